@@ -1,0 +1,24 @@
+"""What the tests share: a real Redis-compatible server on a free port, emptied for each test."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from worker import embedded
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder: Path = tmp_path_factory.mktemp("valkey")
+    with embedded.running(folder, embedded.free_port(), fsync="no") as url:
+        yield url
+
+
+@pytest.fixture
+def redis_url(redis_server: str) -> str:
+    import redis
+
+    with redis.Redis.from_url(redis_server) as client:
+        client.flushall()
+    return redis_server

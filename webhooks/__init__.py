@@ -1,0 +1,1 @@
+"""The receiver: hears Whop, calls nobody."""

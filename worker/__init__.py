@@ -1,0 +1,1 @@
+"""The worker: reads facts, asks policy, applies changes."""

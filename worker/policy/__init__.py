@@ -1,0 +1,1 @@
+"""The mind: what should be true, as pure functions of facts and time."""

@@ -1,0 +1,1 @@
+"""The voice: Whop's API over httpx; nothing about rooms or cohorts."""
