@@ -32,6 +32,7 @@ def start(folder: Path, port: int, *, fsync: str = "always") -> "subprocess.Pope
         EmbeddedError: the wheel is missing, or the server ended or did not answer in 10 seconds.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    folder = folder.resolve()
     log = folder / "valkey.log"
     settings = {
         "bind": "127.0.0.1",

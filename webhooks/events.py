@@ -1,0 +1,127 @@
+"""The envelope of a delivery and the few facts we read from it, in both payload shapes. Pure.
+
+A webhook pinned to a version of Whop's API sends flat ids (`user_id`) and `account_id`; one
+without a pin sends nested objects (`user.id`) and `company_id`. Unknown fields are ignored, and a
+field of an unexpected type reads as absent: the delivery still says where to look.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+INTERESTING = frozenset(
+    {
+        "membership.activated",
+        "membership.deactivated",
+        "membership.updated",
+        "membership.cancel_at_period_end_changed",
+        "payment.succeeded",
+        "payment.failed",
+        "refund.created",
+        "refund.updated",
+        "dispute.created",
+        "dispute.updated",
+    }
+)
+"""The types that can change what somebody should have. All others are acknowledged and dropped."""
+
+
+class Malformed(ValueError):
+    """The body is not a JSON object with `id`, `type` and `data`; the message says what is."""
+
+
+class Delivery(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One webhook message as received: what is kept of it, and all that anybody acts on.
+
+    `subject` is what to look at again: `member:user_...`, or `membership:mem_...` or
+    `payment:pay_...` where the message names no user; None where it names nobody at all.
+    `received` is in milliseconds since the epoch, `updated_at` is Whop's own text.
+    """
+
+    id: str
+    type: str
+    received: int
+    account: str | None = None
+    subject: str | None = None
+    user: str | None = None
+    membership: str | None = None
+    payment: str | None = None
+    product: str | None = None
+    plan: str | None = None
+    status: str | None = None
+    updated_at: str | None = None
+
+    @property
+    def about(self) -> str:
+        """The object of Whop's that the type names: membership, payment, refund or dispute."""
+        return self.type.partition(".")[0]
+
+
+def read(body: bytes, *, received: int) -> Delivery:
+    """Read a delivery from the bytes of its body.
+
+    Raises:
+        Malformed: the body is not a JSON object with a string `id`, a string `type` and an
+            object `data`.
+    """
+    try:
+        envelope = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Malformed(f"the body is not JSON: {error}") from error
+    if not isinstance(envelope, dict):
+        raise Malformed(f"the body is a JSON {type(envelope).__name__}, not an object")
+    id_, type_, data = envelope.get("id"), envelope.get("type"), envelope.get("data")
+    if not (isinstance(id_, str) and id_ and isinstance(type_, str) and isinstance(data, dict)):
+        raise Malformed("the envelope lacks an id (string), a type (string) or data (object)")
+    return _facts(
+        id_, type_, data, text(envelope, "account_id") or text(envelope, "company_id"), received
+    )
+
+
+def _facts(id_: str, type_: str, data: Mapping[str, Any], account: str | None, at: int) -> Delivery:
+    about = type_.partition(".")[0]
+    payment = data if about == "payment" else table(data, "payment")
+    around = data if about in ("membership", "payment") else payment
+    user = reference(around, "user") or reference(table(data, "buyer"), "user")
+    membership = text(data, "id") if about == "membership" else reference(around, "membership")
+    paid = text(payment, "id")
+    return Delivery(
+        id=id_,
+        type=type_,
+        received=at,
+        account=account,
+        subject=_subject(user, membership, paid),
+        user=user,
+        membership=membership,
+        payment=paid,
+        product=reference(data, "product") or reference(around, "product"),
+        plan=reference(data, "plan") or reference(around, "plan"),
+        status=text(data, "status"),
+        updated_at=text(data, "updated_at"),
+    )
+
+
+def _subject(user: str | None, membership: str | None, payment: str | None) -> str | None:
+    if user:
+        return f"member:{user}"
+    if membership:
+        return f"membership:{membership}"
+    return f"payment:{payment}" if payment else None
+
+
+def reference(data: Mapping[str, Any], name: str) -> str | None:
+    """Return the id of an object that is named flat (`user_id`) or nested (`user.id`)."""
+    return text(data, f"{name}_id") or text(table(data, name), "id")
+
+
+def text(data: Mapping[str, Any], key: str) -> str | None:
+    """Return a non-empty string, or None where there is anything else."""
+    value = data.get(key)
+    return value if isinstance(value, str) and value else None
+
+
+def table(data: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """Return an object, or an empty one where there is anything else."""
+    value = data.get(key)
+    return value if isinstance(value, dict) else {}

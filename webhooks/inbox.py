@@ -1,0 +1,214 @@
+"""The inbox: a delivery, its subject's mark and its subject's job go into Redis together.
+
+The stored delivery is the truth and arq's job only a wake-up. A subject has at most one instant at
+which it is due, and one job for it; `wake` in the scripts below is the one place that leaves jobs.
+The keys, all under `usher:{account}:`:
+
+    delivery:{id}       the delivery as JSON, for 35 days (Whop replays up to 30 days back)
+    pending:{subject}   list: ids of deliveries, and reasons of marks, that wait for the subject
+    due                 sorted set: subject -> instant (ms) at which it wants a look
+    job                 hash: subject -> id of the arq job that will give it
+    jobs                how many jobs there ever were
+    queue               arq's own sorted set of job ids
+
+A job id is used once, so it carries a number: arq refuses an id that is queued, running or kept,
+and the subject's name alone would lose what arrives while the subject's job ends.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, Final
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import msgspec
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel
+from redis.backoff import ExponentialBackoff
+from redis.exceptions import NoScriptError, RedisError
+
+from webhooks.events import Delivery
+
+REMEMBERED: Final = 35 * 24 * 3600
+"""Seconds for which a delivery is kept, and its id known: longer than Whop's replays reach."""
+
+JOB_LIFE: Final = REMEMBERED * 1000
+"""Milliseconds for which arq keeps a job that has not run; the sweep makes new ones anyway."""
+
+WAKE: Final = f"""
+local prefix = ARGV[1]
+local function wake(subject, at, body)
+  redis.call('ZADD', prefix .. 'due', 'LT', at, subject)
+  local job = redis.call('HGET', prefix .. 'job', subject)
+  if job and redis.call('EXISTS', 'arq:job:' .. job) == 1 then
+    redis.call('ZADD', prefix .. 'queue', 'XX', 'LT', at, job)
+    return
+  end
+  job = subject .. '@' .. redis.call('INCR', prefix .. 'jobs')
+  redis.call('HSET', prefix .. 'job', subject, job)
+  redis.call('SET', 'arq:job:' .. job, body, 'PX', {JOB_LIFE})
+  redis.call('ZADD', prefix .. 'queue', at, job)
+end
+"""
+"""Lua: make a subject due at an instant and see to it that it has a job, or bring its job forward.
+
+A script that starts with it takes the key prefix as its first argument.
+"""
+
+_PUT: Final = f"""{WAKE}
+local id, subject, record, now, body = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
+local new = redis.call('SET', prefix .. 'delivery:' .. id, record, 'NX', 'EX', {REMEMBERED})
+if not new then return 0 end
+redis.call('RPUSH', prefix .. 'pending:' .. subject, id)
+wake(subject, now, body)
+return 1
+"""
+
+_MARK: Final = f"""{WAKE}
+local subject, reason, at, body = ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+redis.call('RPUSH', prefix .. 'pending:' .. subject, reason)
+wake(subject, at, body)
+return 1
+"""
+
+
+class InboxUnavailable(Exception):
+    """Redis did not confirm that it has the delivery, so nothing may be promised."""
+
+
+def connect(url: str) -> Redis:
+    """Return a client for `redis://`, `rediss://`, `unix://` or `redis+sentinel://`.
+
+    A Sentinel URL reads `redis+sentinel://[user:password@]host:port,host:port/service[/db]`.
+    Nothing is opened yet. A call that lost its connection is tried twice more within a second,
+    which is safe: our scripts are idempotent.
+
+    Raises:
+        ValueError: the URL is of none of these kinds.
+    """
+    options: dict[str, Any] = {
+        "socket_connect_timeout": 2.0,
+        "socket_timeout": 5.0,
+        "retry": Retry(ExponentialBackoff(cap=0.4, base=0.1), 2),
+        "retry_on_error": [OSError],
+        "health_check_interval": 30,
+    }
+    if url.startswith("redis+sentinel://"):
+        return _sentinel(url, options)
+    client: Redis = Redis.from_url(url, **options)
+    return client
+
+
+def _sentinel(url: str, options: dict[str, Any]) -> Redis:
+    parts = urlsplit(url.replace("redis+sentinel", "sentinel", 1))
+    login, _, hosts = parts.netloc.rpartition("@")
+    service, _, db = parts.path.strip("/").partition("/")
+    if not service or not hosts:
+        raise ValueError("a Sentinel URL reads redis+sentinel://host:port,host:port/service/db")
+    user, _, password = login.partition(":")
+    nodes = [
+        (host, int(port or 26379)) for host, _, port in (h.partition(":") for h in hosts.split(","))
+    ]
+    known = {key: values[-1] for key, values in parse_qs(parts.query).items()}
+    sentinel: Any = Sentinel(  # type: ignore[no-untyped-call]  # redis-py's gap
+        nodes, sentinel_kwargs={"password": known.get("sentinel_password")}, **options
+    )
+    client: Redis = sentinel.master_for(
+        service,
+        db=int(db or 0),
+        username=unquote(user) or None,
+        password=unquote(password) or None,
+    )
+    return client
+
+
+def job(subject: str, now: int) -> bytes:
+    """Return the JSON of an arq job that converges a subject (arq's own field names)."""
+    fields: dict[str, Any] = {"t": None, "f": "converge", "a": [subject], "k": {}, "et": now}
+    return msgspec.json.encode(fields)
+
+
+class Inbox:
+    """Where deliveries go in. Calls that wait at the same time share one pipeline."""
+
+    def __init__(self, redis: Redis, account: str) -> None:
+        self.redis = redis
+        self.prefix = f"usher:{account}:"
+        self._waiting: list[tuple[tuple[Any, ...], asyncio.Future[int]]] = []
+        self._sender: asyncio.Task[None] | None = None
+        self._shas: dict[str, str] = {}
+
+    async def put(self, delivery: Delivery) -> bool:
+        """Store a delivery, mark its subject and leave a job; False when its id was seen before.
+
+        Raises:
+            InboxUnavailable: Redis did not confirm it; Whop should send it again.
+        """
+        now, subject = delivery.received, delivery.subject or f"unknown:{delivery.id}"
+        record = msgspec.json.encode(delivery)
+        return bool(await self._run(_PUT, delivery.id, subject, record, now, job(subject, now)))
+
+    async def mark(self, subject: str, reason: str, at: int) -> None:
+        """Make a subject due at an instant (ms since the epoch) for another reason than a delivery.
+
+        The id of a delivery that is stored already is a reason too: it goes on to this subject.
+
+        Raises:
+            InboxUnavailable: Redis did not confirm it.
+        """
+        await self._run(_MARK, subject, reason, at, job(subject, at))
+
+    async def ready(self) -> bool:
+        """Say whether Redis answers."""
+        try:
+            return bool(await self.redis.ping())
+        except (RedisError, OSError):
+            return False
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self.redis.aclose()
+
+    async def _run(self, script: str, *arguments: Any) -> int:
+        answer: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._waiting.append(((script, *arguments), answer))
+        if self._sender is None or self._sender.done():
+            self._sender = asyncio.create_task(self._send())
+        return await answer
+
+    async def _send(self) -> None:
+        while self._waiting:
+            batch, self._waiting = self._waiting, []
+            try:
+                results = await self._pipeline([call for call, _ in batch])
+            except (RedisError, OSError) as error:
+                results = [InboxUnavailable(f"Redis did not answer: {error}")] * len(batch)
+            for (_, answer), result in zip(batch, results, strict=True):
+                _settle(answer, result)
+
+    async def _pipeline(self, calls: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """Send all calls in one round trip; load the scripts again where the server lost them."""
+        async with self.redis.pipeline(transaction=False) as pipe:
+            for script, *arguments in calls:
+                pipe.evalsha(await self._sha(script), 0, self.prefix, *arguments)
+            results: list[Any] = await pipe.execute(raise_on_error=False)
+        if any(isinstance(result, NoScriptError) for result in results):
+            self._shas.clear()
+            return await self._pipeline(calls)
+        return results
+
+    async def _sha(self, script: str) -> str:
+        if script not in self._shas:
+            self._shas[script] = await self.redis.script_load(script)
+        return self._shas[script]
+
+
+def _settle(answer: "asyncio.Future[int]", result: Any) -> None:
+    if answer.done():  # the request was cancelled while it waited
+        return
+    if isinstance(result, Exception):
+        if not isinstance(result, InboxUnavailable):
+            result = InboxUnavailable(f"Redis refused it: {result}")
+        answer.set_exception(result)
+    else:
+        answer.set_result(result)

@@ -1,0 +1,138 @@
+"""The receiver as a process, from its start to SIGTERM.
+
+`uvicorn --factory webhooks.main:create` and `usher receive` (`serve`) run the same application.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Final
+
+import structlog
+import uvicorn
+from redis.exceptions import RedisError
+from starlette.applications import Starlette
+
+from webhooks import log
+from webhooks.app import PATIENCE, create_app
+from webhooks.durability import WANTED, Unknowable, shortcomings
+from webhooks.inbox import Inbox, connect
+from webhooks.settings import Settings, SettingsError
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+__all__ = ["PortTaken", "Settings", "SettingsError", "build", "create", "serve"]
+
+_GRACE: Final = 2 * int(PATIENCE)
+"""Seconds that held requests have after SIGTERM; one that waits for Redis needs half of them."""
+
+_KEEP_ALIVE: Final = 75
+"""Seconds that an idle connection stays open: longer than the proxies in front keep theirs, or
+they would send a delivery into a connection that we are just closing."""
+
+_UNTIL_ASKED_AGAIN: Final = 5.0
+
+logger = structlog.get_logger()
+
+
+class PortTaken(Exception):
+    """The receiver cannot listen where it was told to; the message is the line for the person."""
+
+
+def create() -> Starlette:
+    """Build the application from the environment; this is what uvicorn's `--factory` calls.
+
+    Raises:
+        SettingsError: one line with everything that is missing, empty or wrong.
+    """
+    settings = Settings.from_env(os.environ)  # noqa: TID251 - the process's edge
+    log.configure(settings.log)
+    return build(settings)
+
+
+def build(settings: Settings) -> Starlette:
+    """Put the application together; nothing is opened before it serves."""
+    redis = connect(settings.redis_url)
+    inbox = Inbox(redis, settings.account)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        check = asyncio.create_task(_check_durability(redis))
+        yield
+        check.cancel()
+        await asyncio.wait([check])
+        await inbox.close()
+
+    return create_app(
+        inbox=inbox,
+        account=settings.account,
+        secrets=settings.secrets,
+        clock=time.time,  # noqa: TID251 - the process's edge
+        lifespan=lifespan,
+    )
+
+
+def serve(settings: Settings) -> None:
+    """Listen and answer until SIGTERM or Ctrl-C, then finish what is held.
+
+    Raises:
+        PortTaken: somebody else listens there, or we may not.
+    """
+    listener = _listen(settings.host, settings.port)
+    log.configure(settings.log)
+    config = uvicorn.Config(
+        build(settings),
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        log_level="warning",  # our own lines tell of start and end
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_keep_alive=_KEEP_ALIVE,
+        timeout_graceful_shutdown=_GRACE,
+    )
+    # uvicorn raises the signal anew when it has finished: an orderly end is exit code 0.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    host, port = listener.getsockname()[:2]
+    logger.info("receiver.started", host=host, port=port, account=settings.account)
+    try:
+        with listener, contextlib.suppress(KeyboardInterrupt):
+            uvicorn.Server(config).run(sockets=[listener])
+    finally:
+        logger.info("receiver.stopped")
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as trouble:
+        why = str(trouble.strerror).partition(" (while")[0]  # Python repeats the address there
+        raise PortTaken(
+            f"cannot listen on {host}:{port}: {why}; set USHER_HOST or USHER_PORT"
+        ) from trouble
+
+
+async def _check_durability(redis: "Redis") -> None:
+    """Say once how far Redis is from what production wants; wait for it if it is away."""
+    while True:
+        try:
+            found = await shortcomings(redis)
+        except Unknowable as unknowable:
+            logger.warning("redis.unchecked", reason=str(unknowable), wanted=WANTED)
+            return
+        except (RedisError, OSError) as trouble:
+            logger.warning("redis.missed", reason=str(trouble))
+            await asyncio.sleep(_UNTIL_ASKED_AGAIN)
+        else:
+            break
+    if found:
+        logger.warning("redis.doubted", found=found, wanted={name: WANTED[name] for name in found})

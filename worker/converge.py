@@ -1,0 +1,283 @@
+"""Converge: observe a subject on Whop, let policy decide, apply the difference.
+
+Each function here takes a claimed subject to what should be true now, and returns when to look
+again without being asked, or None. Doing it twice is doing it once. What waits for the subject
+only says where to look; the truth is read from Whop.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Final
+
+import structlog
+
+from webhooks.events import Delivery
+from worker.policy.access import (
+    ENTITLING,
+    PAST_DUE,
+    Adopt,
+    Give,
+    Grant,
+    Take,
+    decide,
+)
+from worker.policy.news import Seen, is_news
+from worker.policy.rooms import Room, calendar_cohort, instance, split
+from worker.provision import provision, ready_place, set_channel
+from worker.store import Member, Step
+from worker.subjects import Claim, milliseconds
+from worker.tools import Tools
+from worker.whop.errors import Conflict, Missing, Rejected, WhopError
+from worker.whop.types import Membership, Payment
+
+log = structlog.get_logger()
+
+MONEY_BACK: Final = frozenset({"refunded", "auto_refunded"})
+"""Substatuses of a payment that was paid back whole (Whop: Payment.substatus)."""
+
+IN_DISPUTE: Final = frozenset(
+    {"open_dispute", "dispute_needs_response", "dispute_under_review", "dispute_lost"}
+)
+"""Substatuses of a payment that is disputed or lost. An inquiry (`dispute_warning...`) moves no
+money, and a dispute that was won is over."""
+
+
+async def converge(tools: Tools, claim: Claim) -> datetime | None:
+    """Bring a subject up to date; returns when it wants the next look without news.
+
+    Raises:
+        Unavailable: wait and try again.
+        Rejected: Whop refused a step.
+    """
+    kind, _, name = claim.subject.partition(":")
+    return await KINDS.get(kind, nobody)(tools, claim, name)
+
+
+# --- a member
+
+
+async def member(tools: Tools, claim: Claim, user: str) -> datetime | None:
+    """Give a member the rooms that their purchases open, and take what none opens any more."""
+    known = await tools.store.member(user)
+    now = tools.clock()
+    if not _worth_a_look(claim, known, now):
+        log.info("member.unchanged")
+        return known.look_again
+    memberships = await tools.whop.memberships(user)
+    _remember(known, memberships, now)
+    await _look_at_payments(tools, claim.deliveries, known)
+    team = user in (await tools.store.team() or ())
+    decision = decide(tools.rules.rooms, memberships, known.facts(team=team), now)
+    for report in decision.reports:
+        log.warning(report.code, why=report.why)
+    await _open_on_purchase(tools, memberships)
+    known.look_again = decision.look_again
+    steps = [Step(now, r.code, why=r.why, deliveries=claim.taken) for r in decision.reports]
+    try:
+        for action in decision.actions:
+            steps.append(await _apply(tools, user, known, action))  # noqa: PERF401 - kept if one fails
+    except WhopError as error:
+        known.seen = {}  # so that the next delivery is news, whatever it says
+        known.salt += isinstance(error, Rejected)
+        raise
+    finally:
+        await tools.store.save_member(user, known)
+        await tools.store.trail(claim.subject, steps)
+    if not decision.actions:
+        log.info("member.in_order", memberships=len(memberships))
+    return decision.look_again
+
+
+def _worth_a_look(claim: Claim, known: Member, now: datetime) -> bool:
+    if claim.reasons or claim.tries > 1 or not claim.deliveries:
+        return True
+    if known.look_again and known.look_again <= now:
+        return True
+    doubtful = known.refunded | known.disputed
+    return any(d.membership in doubtful or is_news(d, known.seen) for d in claim.deliveries)
+
+
+def _remember(known: Member, memberships: Sequence[Membership], now: datetime) -> None:
+    """Keep what Whop shows, and since when a membership is past due."""
+    known.seen = {m.id: Seen(m.status, m.product, m.updated_at) for m in memberships}
+    late = [m.id for m in memberships if m.status == PAST_DUE]
+    known.past_due = {id_: known.past_due.get(id_, now) for id_ in late}
+
+
+async def _look_at_payments(tools: Tools, deliveries: Sequence[Delivery], known: Member) -> None:
+    """Read the payments behind refunds and disputes, where a room's rules ask what came of them.
+
+    A later payment for the same membership speaks for it anew.
+    """
+    if not any(room.on_refund or room.on_dispute for room in tools.rules.rooms):
+        return
+    doubtful = known.refunded | known.disputed
+    hints = [d for d in deliveries if d.about in ("refund", "dispute") or d.membership in doubtful]
+    for id_ in sorted({hint.payment for hint in hints if hint.payment}):
+        _note_payment(known, await tools.whop.payment(id_))
+
+
+def _note_payment(known: Member, payment: Payment) -> None:
+    """Keep what became of a payment; one without a membership speaks for all of its product's."""
+    bought = [id_ for id_, seen in known.seen.items() if seen.product == payment.product]
+    for id_ in [payment.membership] if payment.membership else bought:
+        for among, where in ((MONEY_BACK, known.refunded), (IN_DISPUTE, known.disputed)):
+            (where.add if payment.substatus in among else where.discard)(id_)
+
+
+async def _open_on_purchase(tools: Tools, memberships: Sequence[Membership]) -> None:
+    """Ask for the rooms that wait for their first buyer, now that there is one."""
+    bought = {m.product for m in memberships if m.status in ENTITLING}
+    for room in tools.rules.rooms:
+        waits = room.provision == "on_purchase" and not room.cohort
+        if waits and room.key not in tools.places and bought & set(room.products):
+            place = await tools.store.place(room.key)
+            if not (place and place.ready):
+                now = milliseconds(tools.clock())
+                await tools.inbox.mark(f"room:{room.key}", "first_purchase", now)
+
+
+async def _apply(tools: Tools, user: str, known: Member, action: Give | Adopt | Take) -> Step:
+    match action:
+        case Give():
+            return await _give(tools, user, known, action)
+        case Adopt():
+            return await _adopt(tools, user, known, action)
+        case Take():
+            return await _take(tools, user, known, action)
+
+
+async def _give(tools: Tools, user: str, known: Member, give: Give) -> Step:
+    """Find the member's cohort, have its room ready, and put the member in."""
+    room, before = give.room, known.grants.get(give.room.key)
+    cohort = before.cohort if before else await _cohort(tools, room, user, give.bought)
+    key = instance(room, cohort)
+    place = await ready_place(tools, room, cohort)
+    if before and (before.taken or before.membership):
+        known.salt += 1  # a new grant, and no repetition of one that broke off
+    intended = Grant(
+        cohort=cohort,
+        product=place.product or "",
+        plan=place.plan or "",
+        since=tools.clock(),
+        lost=(before.lost if before else 0) + give.again,
+    )
+    known.grants[room.key] = intended
+    await tools.store.save_member(user, known)  # known to be ours, whatever happens next
+    idempotency = f"usher/{tools.rules.account}/{key}/{user}/{known.salt}"
+    if room.grant == "invite":
+        await tools.whop.invite(plan=intended.plan, user=user, key=idempotency)
+        what, held = "member.invited", replace(intended, invited=True)
+    else:
+        made = await tools.whop.create_membership(plan=intended.plan, user=user, key=idempotency)
+        known.seen[made.id] = Seen(made.status, made.product, made.updated_at)
+        what, held = "member.granted", replace(intended, membership=made.id)
+    known.grants[room.key] = held
+    await tools.store.granted(user, known, key)
+    log.info(what, room=key, membership=held.membership, why=give.why)
+    return Step(tools.clock(), what, why=give.why, room=key, id=held.membership)
+
+
+async def _cohort(tools: Tools, room: Room, user: str, bought: datetime) -> str:
+    if room.cohort is None:
+        raise AssertionError("only cohort rooms are granted")
+    dated = calendar_cohort(room.cohort, bought, room.schedule.zone)
+    return await tools.store.seat(room.key, user, cohort=dated, seats=room.cohort.seats)
+
+
+async def _adopt(tools: Tools, user: str, known: Member, adopt: Adopt) -> Step:
+    """Take note of a grant that Whop has and we have not: a crash, or an accepted invitation."""
+    grant = known.grants[adopt.room.key]
+    known.grants[adopt.room.key] = replace(grant, membership=adopt.membership, invited=False)
+    key = instance(adopt.room, grant.cohort)
+    await tools.store.granted(user, known, key)
+    log.info("member.found_in_room", room=key, membership=adopt.membership)
+    return Step(tools.clock(), "member.found_in_room", room=key, id=adopt.membership)
+
+
+async def _take(tools: Tools, user: str, known: Member, take: Take) -> Step:
+    """End Usher's own grant. What is ended already is just as well."""
+    grant = known.grants[take.room.key]
+    key = instance(take.room, grant.cohort)
+    try:
+        ended = await tools.whop.cancel(take.membership, key=f"usher/cancel/{take.membership}")
+        known.seen[ended.id] = Seen(ended.status, ended.product, ended.updated_at)
+    except (Conflict, Missing) as refusal:
+        log.info("member.gone_already", room=key, why=str(refusal))
+    known.grants[take.room.key] = replace(grant, membership=take.membership, taken=True)
+    await tools.store.taken(user, known, key)
+    log.info("member.revoked", room=key, membership=take.membership, why=take.why)
+    return Step(tools.clock(), "member.revoked", why=take.why, room=key, id=take.membership)
+
+
+# --- what names no member
+
+
+async def membership(tools: Tools, claim: Claim, id_: str) -> None:
+    """Find whose membership it is, and pass on to the member what waited for it."""
+    await _pass_on(tools, claim, (await tools.whop.membership(id_)).user)
+
+
+async def payment(tools: Tools, claim: Claim, id_: str) -> None:
+    """Find whose payment it is, and pass on to the member what waited for it."""
+    paid = await tools.whop.payment(id_)
+    user = paid.user
+    if user is None and paid.membership:
+        user = (await tools.whop.membership(paid.membership)).user
+    await _pass_on(tools, claim, user)
+
+
+async def _pass_on(tools: Tools, claim: Claim, user: str | None) -> None:
+    if user is None:
+        why = "nobody has claimed it, or a business bought it; nothing was changed"
+        log.warning("membership.without_user", why=why)
+        step = Step(tools.clock(), "membership.without_user", why=why, deliveries=claim.taken)
+        await tools.store.trail(claim.subject, [step])
+        return
+    now = milliseconds(tools.clock())
+    for reason in claim.taken:
+        await tools.inbox.mark(f"member:{user}", reason, now)
+
+
+async def nobody(_: Tools, claim: Claim, __: str) -> None:
+    """Report a delivery that names nobody whom we could look at."""
+    log.warning("delivery.names_nobody", types=sorted({d.type for d in claim.deliveries}))
+
+
+# --- a room and its channel
+
+
+async def room(tools: Tools, _: Claim, key: str) -> None:
+    """Bring a room into being, or up to date with the rules and the time."""
+    found = _room(tools, key)
+    if found:
+        await provision(tools, found, split(key)[1])
+
+
+async def channel(tools: Tools, _: Claim, key: str) -> datetime | None:
+    """Set a channel to what its room should be now; returns the next change."""
+    found = _room(tools, key)
+    if found is None:
+        return None
+    place = await tools.store.place(key)  # not the copy at hand: another worker may have set words
+    if place and place.ready:
+        return await set_channel(tools, found, key, place)
+    await provision(tools, found, split(key)[1])
+    return None
+
+
+def _room(tools: Tools, key: str) -> Room | None:
+    found = tools.rules.room(split(key)[0])
+    if found is None:
+        log.warning("room.unruled", room=key, why="the rules have no such room; it is left alone")
+    return found
+
+
+KINDS: Final[dict[str, Callable[[Tools, Claim, str], Awaitable[datetime | None]]]] = {
+    "member": member,
+    "membership": membership,
+    "payment": payment,
+    "room": room,
+    "channel": channel,
+}

@@ -1,0 +1,81 @@
+"""Leases: who works on what, held in Redis for a few seconds and renewed while the work goes on.
+
+A lease of a process that was killed ends by itself; whoever loses one is cancelled.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+from redis.asyncio import Redis
+
+LEASE: Final = 15_000
+"""Milliseconds for which a lease holds without renewal: how long a killed worker's work waits."""
+
+RENEW_EVERY: Final = 4.0
+"""Seconds between renewals."""
+
+POLL: Final = 0.05
+
+_RENEW: Final = """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+return redis.call('PEXPIRE', KEYS[1], ARGV[2])
+"""
+_RELEASE: Final = """
+if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
+return 0
+"""
+
+
+class Leases:
+    """The leases of one process."""
+
+    def __init__(self, redis: Redis, prefix: str, process: str) -> None:
+        self._redis = redis
+        self._prefix = f"{prefix}lock:"
+        self._process = process
+        self._count = 0
+        self._held: dict[str, tuple[str, asyncio.Task[Any] | None]] = {}
+        self._renew = redis.register_script(_RENEW)
+        self._release = redis.register_script(_RELEASE)
+
+    def token(self) -> str:
+        """Return a value that nobody else uses for a lease."""
+        self._count += 1
+        return f"{self._process}:{self._count}"
+
+    def hold(self, name: str, token: str) -> None:
+        """Renew a lease that the running task has taken by a script of its own."""
+        self._held[name] = (token, asyncio.current_task())
+
+    async def release(self, name: str) -> None:
+        """Give a lease back; nothing happens where it was lost."""
+        held = self._held.pop(name, None)
+        if held:
+            await self._release(keys=[self._prefix + name], args=[held[0]])
+
+    def forget(self, name: str) -> None:
+        """Stop renewing a lease that a script has given back."""
+        self._held.pop(name, None)
+
+    @contextlib.asynccontextmanager
+    async def holding(self, name: str) -> AsyncIterator[None]:
+        """Wait for a lease, hold it for the length of the block, give it back."""
+        token = self.token()
+        while not await self._redis.set(self._prefix + name, token, nx=True, px=LEASE):  # noqa: ASYNC110 - another process gives it back
+            await asyncio.sleep(POLL)
+        self.hold(name, token)
+        try:
+            yield
+        finally:
+            await self.release(name)
+
+    async def renew(self) -> None:
+        """Renew all that is held, once; cancel the work whose lease somebody else has by now."""
+        for name, (token, task) in list(self._held.items()):
+            kept = await self._renew(keys=[self._prefix + name], args=[token, LEASE])
+            if not kept and self._held.get(name) == (token, task):
+                self.forget(name)
+                if task:
+                    task.cancel()

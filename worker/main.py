@@ -1,0 +1,270 @@
+"""The worker as a process: settings, assembly, arq's loop, and a supervisor round it.
+
+`usher work` runs `work`; `arq worker.main.WorkerSettings` runs the same jobs without the
+supervisor, so that it ends when Redis is away.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import os
+import random
+import signal
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+import msgspec
+import structlog
+from arq import cron, func
+from arq.connections import ArqRedis
+from arq.worker import Worker
+from redis.exceptions import RedisError
+
+from webhooks import log as logs
+from webhooks.durability import WANTED, Unknowable, shortcomings
+from webhooks.inbox import JOB_LIFE, Inbox, connect
+from worker import jobs, rules
+from worker.leases import RENEW_EVERY, Leases
+from worker.store import Store
+from worker.subjects import Subjects
+from worker.tools import Tools
+from worker.whop.client import NEEDS, Whop
+from worker.whop.errors import WhopError
+from worker.whop.quota import DEFAULT, Quota
+
+API_URL: Final = "https://api.whop.com/api/v1"
+MAX_JOBS: Final = 20
+QUEUE_READ_LIMIT: Final = 500
+"""Ids that arq reads at a time: more than all workers run at once, or they hide what waits."""
+
+POLL: Final = 0.05
+FINISH: Final = 8
+"""Seconds that running jobs have after SIGTERM; then they are given back."""
+
+log = structlog.get_logger()
+
+
+class SettingsError(Exception):
+    """The environment lacks something; the message names all of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a worker needs to know before it starts. Secrets do not show in its repr."""
+
+    rules: rules.Rules
+    api_key: str = field(repr=False)
+    redis_url: str = field(repr=False)
+    api_url: str = API_URL
+    log: str | None = None
+    quota: tuple[int, int] = DEFAULT
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str]) -> "Settings":
+        """Read the environment and the rules that it names.
+
+        Raises:
+            SettingsError: variables are missing or empty.
+            RulesError: the rules file cannot be used.
+        """
+        missing = [name for name in ("WHOP_API_KEY", "REDIS_URL") if not environ.get(name)]
+        if missing:
+            raise SettingsError(
+                f"missing or empty in the environment: {', '.join(missing)}. "
+                "`usher work` needs both; `usher up` brings its own"
+            )
+        try:
+            connect(environ["REDIS_URL"])
+        except ValueError as error:
+            raise SettingsError(f"REDIS_URL: {error}") from error
+        return cls(
+            rules=rules.load(Path(environ.get("USHER_RULES") or "rooms.toml")),
+            api_key=environ["WHOP_API_KEY"],
+            redis_url=environ["REDIS_URL"],
+            api_url=environ.get("WHOP_API_URL") or API_URL,
+            log=environ.get("USHER_LOG") or None,
+        )
+
+
+def clock() -> datetime:
+    """Return the time: the worker's one look at a clock."""
+    return datetime.now(UTC)  # noqa: TID251 - here and nowhere else
+
+
+def assemble(
+    settings: Settings, redis: Any, http: httpx.AsyncClient, clock: Callable[[], datetime]
+) -> Tools:
+    """Build what the jobs work with."""
+    account = settings.rules.account
+    inbox = Inbox(redis, account)
+    leases = Leases(redis, inbox.prefix, f"{socket.gethostname()}/{os.getpid()}")
+    key = hashlib.sha256(settings.api_key.encode()).hexdigest()[:12]
+    rng = random.Random()  # noqa: S311 - it spreads pauses, it guards nothing
+    quota = Quota(
+        redis.connection_pool, prefix=f"{inbox.prefix}quota", who=key, quota=settings.quota
+    )
+    return Tools(
+        rules=settings.rules,
+        whop=Whop(http, account=account, quota=quota, rng=rng),
+        store=Store(redis, inbox.prefix),
+        subjects=Subjects(redis, inbox.prefix, leases),
+        inbox=inbox,
+        leases=leases,
+        clock=clock,
+        rng=rng,
+    )
+
+
+async def converge(ctx: dict[str, Any], subject: str) -> None:
+    """Arq's job: bring a subject up to date."""
+    with structlog.contextvars.bound_contextvars(job=ctx["job_id"]):
+        await jobs.run(ctx["tools"], subject)
+
+
+async def sweep(ctx: dict[str, Any]) -> None:
+    """Arq's cron job: mend what was lost."""
+    await jobs.sweep(ctx["tools"])
+
+
+async def refresh_team(ctx: dict[str, Any]) -> None:
+    """Arq's cron job: ask who the admins are."""
+    await jobs.refresh_team(ctx["tools"])
+
+
+def options(settings: Settings, *, clock: Callable[[], datetime] = clock) -> dict[str, Any]:
+    """Return arq's settings: JSON and no pickle, no results, and no giving up but our own."""
+    redis = connect(settings.redis_url)
+    prefix = Inbox(redis, settings.rules.account).prefix
+    encode, decode = msgspec.json.Encoder(enc_hook=repr).encode, msgspec.json.decode
+    pool = ArqRedis(
+        redis.connection_pool,
+        job_serializer=encode,
+        job_deserializer=decode,
+        default_queue_name=f"{prefix}queue",
+        expires_extra_ms=JOB_LIFE,
+    )
+
+    async def start(ctx: dict[str, Any]) -> None:
+        http = httpx.AsyncClient(
+            base_url=settings.api_url,
+            headers={"Authorization": f"Bearer {settings.api_key}", "User-Agent": "usher"},
+            limits=httpx.Limits(max_connections=2 * MAX_JOBS),
+        )
+        ctx["http"], ctx["tools"] = http, assemble(settings, redis, http, clock)
+        ctx["renewing"] = asyncio.create_task(_renew(ctx["tools"].leases))
+        await _look_round(ctx["tools"], redis)
+        await jobs.open_up(ctx["tools"])
+
+    async def stop(ctx: dict[str, Any]) -> None:
+        if "renewing" in ctx:
+            ctx["renewing"].cancel()
+            await ctx["http"].aclose()
+
+    return {
+        "functions": [func(converge, name="converge")],
+        "cron_jobs": [
+            cron(sweep, second=set(range(0, 60, 10)), run_at_startup=True, keep_result=0),
+            cron(refresh_team, minute=set(range(0, 60, 10)), run_at_startup=True, keep_result=0),
+        ],
+        "redis_pool": pool,
+        "queue_name": f"{prefix}queue",
+        "on_startup": start,
+        "on_shutdown": stop,
+        "job_serializer": encode,
+        "job_deserializer": decode,
+        "keep_result": 0,
+        "max_tries": 1_000_000,
+        "job_timeout": timedelta(hours=1),
+        "job_completion_wait": FINISH,
+        "max_jobs": MAX_JOBS,
+        "poll_delay": POLL,
+        "queue_read_limit": QUEUE_READ_LIMIT,
+        "expires_extra_ms": JOB_LIFE,
+        "log_results": False,
+        "timezone": UTC,
+    }
+
+
+async def _renew(leases: Leases) -> None:
+    while True:
+        await asyncio.sleep(RENEW_EVERY)
+        with contextlib.suppress(RedisError, OSError):  # the next round may do; a lease bears two
+            await leases.renew()
+
+
+async def _look_round(tools: Tools, redis: Any) -> None:
+    """Say, before anybody is served, what Redis or the key is short of."""
+    try:
+        found = await shortcomings(redis)
+    except Unknowable as why:
+        log.warning("redis.unchecked", why=str(why), wanted=WANTED)
+    else:
+        if found:
+            log.warning("redis.doubted", found=found, wanted=WANTED)
+    wanted = sorted({action for needs in NEEDS.values() for action in needs.split(", ")})
+    try:
+        lacking = sorted(set(wanted) - await tools.whop.permitted(wanted))
+    except WhopError as error:
+        log.warning("permissions.unknown", why=str(error))
+    else:
+        if lacking:
+            log.warning("permissions.lacking", lacking=lacking, next="give them to the API key")
+
+
+def work(settings: Settings) -> None:
+    """Run a worker until SIGTERM or Ctrl-C; while Redis is away, wait for it."""
+    logs.configure(settings.log)
+    logging.getLogger("arq").setLevel(logging.ERROR)  # our own lines say what the jobs did
+    import uvloop  # noqa: PLC0415 - not on every platform, and slow to import
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_supervise(settings))
+
+
+async def _supervise(settings: Settings) -> None:
+    loop, stopping = asyncio.get_running_loop(), asyncio.Event()
+    worker: Worker | None = None
+
+    def stop(signum: signal.Signals) -> None:
+        stopping.set()
+        if worker:
+            worker.handle_sig_wait_for_completion(signum)
+
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, stop, signum)
+    while not stopping.is_set():
+        worker = Worker(**options(settings), handle_signals=False)
+        log.info("worker.started", account=settings.rules.account, api=settings.api_url)
+        try:
+            await worker.async_run()
+        except (RedisError, OSError) as error:
+            log.warning("redis.away", why=str(error), next="the worker waits for it")
+        except asyncio.CancelledError:
+            log.info("worker.stopping")
+        await _close(worker)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stopping.wait(), 0 if stopping.is_set() else 1)
+    log.info("worker.stopped")
+
+
+async def _close(worker: Worker) -> None:
+    """Close a worker whose Redis may be away: then there is nothing to say good-bye to."""
+    try:
+        await worker.close()
+    except (RedisError, OSError, asyncio.CancelledError):
+        await asyncio.wait([*worker.tasks.values(), asyncio.create_task(asyncio.sleep(0))])
+
+
+def __getattr__(name: str) -> Any:
+    """Build `WorkerSettings` for arq's own command when it is asked for, and not at import."""
+    if name != "WorkerSettings":
+        raise AttributeError(name)
+    settings = Settings.from_env(os.environ)  # noqa: TID251 - the process's edge
+    logs.configure(settings.log)
+    return type("WorkerSettings", (), options(settings))

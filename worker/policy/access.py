@@ -1,0 +1,267 @@
+"""Who should be in which room: decided from a member's memberships as Whop has them now.
+
+Nothing here remembers or does anything. `decide` compares what the member's purchases call for
+with the grants that Usher gave, and returns the difference.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from worker.policy.rooms import OnMoneyBack, Room
+
+ENTITLING = frozenset({"active", "trialing", "completed", "canceling"})
+"""Statuses that give access. A one-time purchase stays `completed` for ever; `canceling` lasts
+until the period ends (Whop: Membership.status)."""
+
+ENDED = frozenset({"canceled", "expired", "unresolved", "drafted"})
+"""Statuses that give none. Whop documents no access for `unresolved` and `drafted`."""
+
+PAST_DUE = "past_due"
+"""A renewal failed and Whop tries again: access for the room's grace."""
+
+LOOK_AGAIN = timedelta(hours=1)
+"""When to look again at a membership that outlived the end of its period: the news may be lost."""
+
+SETTLING = timedelta(minutes=10)
+"""For so long a grant may be missing from Whop's lists before it counts as gone."""
+
+PATIENCE = 3
+"""How often a grant that somebody else ended is given again before a person must look."""
+
+
+class Membership(Protocol):
+    """The facts of one of Whop's memberships that decide anything."""
+
+    @property
+    def id(self) -> str:
+        """Its `mem_` id."""
+
+    @property
+    def status(self) -> str:
+        """Whop's word for where it stands."""
+
+    @property
+    def product(self) -> str | None:
+        """The product that it opens."""
+
+    @property
+    def created_at(self) -> datetime | None:
+        """When it was bought."""
+
+    @property
+    def period_end(self) -> datetime | None:
+        """When the paid time ends, if it does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A membership that Usher gave on a room's own hidden product, or is about to give.
+
+    `membership` is None while it is only intended, or an invitation that nobody accepted yet.
+    `lost` counts how often somebody else ended it; `taken` that Usher took it back.
+    """
+
+    cohort: str
+    product: str
+    plan: str
+    since: datetime
+    membership: str | None = None
+    invited: bool = False
+    taken: bool = False
+    lost: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known of a member besides their memberships.
+
+    `refunded` and `disputed` are ids of memberships; `past_due` tells since when Usher has seen a
+    membership past due; `team` says that the member is an admin of the account.
+    """
+
+    grants: Mapping[str, Grant] = field(default_factory=dict)
+    refunded: frozenset[str] = frozenset()
+    disputed: frozenset[str] = frozenset()
+    past_due: Mapping[str, datetime] = field(default_factory=dict)
+    team: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Entitlement:
+    """Whether something gives access (None: it cannot be told), why, and when to look again."""
+
+    holds: bool | None
+    why: str
+    look_again: datetime | None = None
+    bought: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Give:
+    """The member should be in the room and is not."""
+
+    room: Room
+    why: str
+    bought: datetime
+    again: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Adopt:
+    """The member is in the room by a membership that Usher must have created before a crash."""
+
+    room: Room
+    membership: str
+
+
+@dataclass(frozen=True, slots=True)
+class Take:
+    """The member is in the room by Usher's grant and should not be."""
+
+    room: Room
+    membership: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Something that nobody may change but somebody should know. `code` names a log event."""
+
+    code: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The difference between what is and what should be, and when to look again without news."""
+
+    actions: tuple[Give | Adopt | Take, ...] = ()
+    reports: tuple[Report, ...] = ()
+    look_again: datetime | None = None
+
+
+def entitlement(membership: Membership, room: Room, facts: Facts, now: datetime) -> Entitlement:
+    """Say whether one membership opens one room now."""
+    status, id_ = membership.status, membership.id
+    if id_ in facts.refunded and room.on_refund:
+        return _money_back("refunded", room.on_refund, id_)
+    if id_ in facts.disputed and room.on_dispute:
+        return _money_back("disputed", room.on_dispute, id_)
+    if status in ENTITLING:
+        again = _end_of(membership, now) if status == "canceling" else None
+        return Entitlement(holds=True, why=f"{id_} is {status}", look_again=again)
+    if status == PAST_DUE:
+        ends = past_due_since(membership, facts, now) + room.grace
+        holds = now < ends
+        verb = "ends" if holds else "ended"
+        why = f"{id_} is past due, and its grace {verb} at {ends:%F %H:%M} UTC"
+        return Entitlement(holds, why, ends if holds else None)
+    if status in ENDED:
+        return Entitlement(holds=False, why=f"{id_} is {status}")
+    return Entitlement(
+        holds=None, why=f"{id_} has the status {status!r}, which Usher does not know"
+    )
+
+
+def _money_back(what: str, rule: OnMoneyBack, id_: str) -> Entitlement:
+    return Entitlement(rule == "keep", f"{id_} was {what}, and the rules say {rule!r}")
+
+
+def _end_of(membership: Membership, now: datetime) -> datetime | None:
+    if membership.period_end is None:
+        return None
+    return membership.period_end if membership.period_end > now else now + LOOK_AGAIN
+
+
+def past_due_since(membership: Membership, facts: Facts, now: datetime) -> datetime:
+    """Return since when a membership is past due: its period's end, or when we first saw it."""
+    seen = facts.past_due.get(membership.id, now)
+    return min(seen, membership.period_end) if membership.period_end else seen
+
+
+def access(
+    room: Room, memberships: Iterable[Membership], facts: Facts, now: datetime
+) -> Entitlement:
+    """Say whether a member should be in a room: the last purchase that opens it keeps it open."""
+    mine = [m for m in memberships if m.product in room.products]
+    each = [(m, entitlement(m, room, facts, now)) for m in mine]
+    again = min((e.look_again for _, e in each if e.look_again), default=None)
+    held = [(m, e) for m, e in each if e.holds]
+    if held:
+        bought = min(m.created_at or now for m, _ in held)
+        return Entitlement(holds=True, why=held[0][1].why, look_again=again, bought=bought)
+    unknown = [e for _, e in each if e.holds is None]
+    if unknown:
+        return Entitlement(holds=None, why=unknown[0].why, look_again=again)
+    ended = "; ".join(e.why for _, e in each) or "no purchase opens it"
+    return Entitlement(holds=False, why=ended, look_again=again)
+
+
+def decide(
+    rooms: Iterable[Room], memberships: Sequence[Membership], facts: Facts, now: datetime
+) -> Decision:
+    """Compare the purchases of one member with their grants, for every room that needs a grant."""
+    if facts.team:
+        return Decision()
+    actions: list[Give | Adopt | Take] = []
+    reports: list[Report] = []
+    instants: list[datetime] = []
+    for room in (room for room in rooms if room.cohort):
+        due = access(room, memberships, facts, now)
+        instants += [due.look_again] if due.look_again else []
+        step = _step(room, due, facts.grants.get(room.key), memberships, now)
+        if isinstance(step, Report):
+            reports.append(step)
+        elif step:
+            actions.append(step)
+    return Decision(tuple(actions), tuple(reports), min(instants, default=None))
+
+
+def _step(
+    room: Room,
+    due: Entitlement,
+    grant: Grant | None,
+    memberships: Sequence[Membership],
+    now: datetime,
+) -> Give | Adopt | Take | Report | None:
+    if due.holds is None:
+        return Report("status.unknown", f"room {room.key}: {due.why}; nothing was changed")
+    live = _live(grant, memberships, now)
+    if not due.holds:
+        return Take(room, live, due.why) if grant and live and not grant.taken else None
+    if grant is None:
+        return Give(room, due.why, due.bought or now)
+    if live:
+        return None if live == grant.membership else Adopt(room, live)
+    return _regive(room, due, grant, now)
+
+
+def _regive(room: Room, due: Entitlement, grant: Grant, now: datetime) -> Give | Report | None:
+    if grant.invited and not grant.taken:
+        return None  # the invitation stands; it is the buyer's turn
+    given = grant.membership is not None and not grant.taken
+    if given and grant.lost >= PATIENCE:
+        why = f"room {room.key}: somebody ended Usher's grant {grant.lost + 1} times"
+        return Report("grant.contested", f"{why}; decide by hand, then cancel or keep the purchase")
+    return Give(room, due.why, due.bought or now, again=given)
+
+
+def _live(grant: Grant | None, memberships: Sequence[Membership], now: datetime) -> str | None:
+    """Return the id of the membership by which the member is in the room through Usher."""
+    if grant is None:
+        return None
+    ours = {m.id: m for m in memberships if m.product == grant.product}
+    if grant.membership and not grant.taken:
+        known = ours.get(grant.membership)
+        if known is None:
+            return grant.membership if now - grant.since < SETTLING else None
+        return known.id if _gives(known) else None
+    if grant.taken:
+        return None
+    return next((m.id for m in ours.values() if _gives(m)), None)
+
+
+def _gives(membership: Membership) -> bool:
+    return membership.status in ENTITLING or membership.status == PAST_DUE

@@ -1,0 +1,70 @@
+"""Whether a delivery tells anything that the last look at its member did not show.
+
+A purchase sends several deliveries, and Usher's own grants send some too. Where all of them
+describe memberships just as Whop showed them when we last read, there is nothing to read again.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from worker.policy.access import ENTITLING, PAST_DUE
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A membership as Whop last showed it."""
+
+    status: str
+    product: str | None
+    updated_at: str | None
+
+
+class Hint(Protocol):
+    """The parts of a delivery that may be news."""
+
+    @property
+    def type(self) -> str:
+        """Whop's name of the event."""
+
+    @property
+    def membership(self) -> str | None:
+        """The membership that it speaks of."""
+
+    @property
+    def product(self) -> str | None:
+        """The product that it speaks of."""
+
+    @property
+    def status(self) -> str | None:
+        """The status that it says."""
+
+    @property
+    def updated_at(self) -> str | None:
+        """When Whop last changed what it shows."""
+
+
+def is_news(hint: Hint, seen: Mapping[str, Seen]) -> bool:
+    """Say whether a member must be read again because of a delivery. In doubt: yes."""
+    known = seen.get(hint.membership) if hint.membership else None
+    if hint.type.startswith("membership."):
+        return known is None or hint.status != known.status or _later(hint, known)
+    if hint.type == "payment.succeeded":
+        named = (
+            [known] if hint.membership else [s for s in seen.values() if s.product == hint.product]
+        )
+        return not any(one and one.status in ENTITLING for one in named)
+    if hint.type == "payment.failed":
+        return known is None or known.status != PAST_DUE
+    return True
+
+
+def _later(hint: Hint, known: Seen) -> bool:
+    if hint.updated_at == known.updated_at:
+        return False
+    try:
+        said, had = (datetime.fromisoformat(t or "") for t in (hint.updated_at, known.updated_at))
+    except ValueError:
+        return True
+    return said > had

@@ -1,0 +1,213 @@
+"""Rooms come into being: looked for before they are made, one step at a time, each step recorded.
+
+The order is product, plan, experience, channel, settings, attachments, first message: nobody is
+let into a room whose settings do not hold yet. A crash between two steps, or two workers at once,
+never make two rooms: a lease admits one worker a room, every step looks first, and every POST
+carries a key by which Whop knows it again.
+"""
+
+from datetime import datetime
+
+import structlog
+
+from worker.policy.rooms import Room, instance, title
+from worker.policy.schedule import next_change, phase_at, settings_at
+from worker.policy.settings import Settings, changes
+from worker.store import Place, Step
+from worker.subjects import milliseconds
+from worker.tools import Tools
+from worker.whop.errors import Rejected
+from worker.whop.types import Channel, Experience
+
+log = structlog.get_logger()
+
+ROOM_KEY = "usher_room"
+"""The key in a hidden product's metadata that says which of our rooms it was made for."""
+
+
+async def ready_place(tools: Tools, room: Room, cohort: str | None) -> Place:
+    """Return the room as it exists on Whop, making whatever is missing of it.
+
+    Raises:
+        Unavailable, Rejected: Whop did not let a step happen; the next call goes on from there.
+    """
+    key = instance(room, cohort)
+    if key not in tools.places:
+        place = await tools.store.place(key)
+        tools.places[key] = place if place and place.ready else await provision(tools, room, cohort)
+    return tools.places[key]
+
+
+async def provision(tools: Tools, room: Room, cohort: str | None) -> Place:
+    """Bring a room into being, or bring it up to date with the rules, under its lease."""
+    key = instance(room, cohort)
+    async with tools.leases.holding(f"making:{key}"):
+        place = await tools.store.place(key) or Place(name=title(room, cohort))
+        try:
+            await _Making(tools, room, key, place).every_step()
+        except Rejected:
+            place.salt += 1
+            await tools.store.save_place(key, place)
+            raise
+        tools.places[key] = place
+        return place
+
+
+async def set_channel(tools: Tools, room: Room, key: str, place: Place) -> datetime | None:
+    """Set a room's channel to what it should be now, where it differs; returns the next change."""
+    now = tools.clock()
+    want = settings_at(room.schedule, now)
+    have = await tools.whop.channel(place.channel or "")
+    different = changes(want, _settings(have, place))
+    if different:
+        await tools.whop.update_channel(have.id, different)
+        log.info("channel.changed", room=key, phase=phase_at(room.schedule, now), **different)
+        step = Step(now, "channel.changed", str(different), room=key, id=have.id)
+        await tools.store.trail(f"channel:{key}", [step])
+    if "banned_words" in different:
+        place.words = list(want.banned_words or ())
+        await tools.store.save_place(key, place)
+    coming = next_change(room.schedule, now)
+    return coming.at if coming else None
+
+
+def _settings(channel: Channel, place: Place) -> Settings:
+    """Read a channel's settings; words that read empty may be hidden from us: then ours stand."""
+    said = channel.settings
+    return Settings(
+        who_can_post=said.get("who_can_post"),
+        who_can_react=said.get("who_can_react"),
+        user_posts_cooldown_seconds=said.get("user_posts_cooldown_seconds") or 0,
+        ban_media=bool(said.get("ban_media")),
+        ban_urls=bool(said.get("ban_urls")),
+        banned_words=tuple(said.get("banned_words") or place.words or ()),
+    )
+
+
+class _Making:
+    """The steps of one room, in their order."""
+
+    def __init__(self, tools: Tools, room: Room, key: str, place: Place) -> None:
+        self.tools = tools
+        self.whop = tools.whop
+        self.room = room
+        self.key = key
+        self.place = place
+
+    async def every_step(self) -> None:
+        was_ready = self.place.ready
+        if self.room.cohort:
+            await self.product()
+            await self.plan()
+        await self.experience()
+        await self.channel()
+        coming = await set_channel(self.tools, self.room, self.key, self.place)
+        await self.attachments()
+        await self.welcome()
+        if coming:
+            at = milliseconds(coming)
+            await self.tools.inbox.mark(f"channel:{self.key}", "planned", at)
+        if not was_ready:
+            await self.record("room.ready", self.place.experience, ready=True)
+
+    async def record(self, what: str, id_: str | None, **changes: object) -> None:
+        """Remember a step that was done."""
+        for name, value in changes.items():
+            setattr(self.place, name, value)
+        await self.tools.store.save_place(self.key, self.place)
+        step = Step(self.tools.clock(), what, room=self.key, id=id_)
+        await self.tools.store.trail(f"room:{self.key}", [step])
+        log.info(what, room=self.key, id=id_)
+
+    def idempotency(self, what: str) -> str:
+        return f"usher/{self.tools.rules.account}/{self.key}/{what}/{self.place.salt}"
+
+    async def product(self) -> None:
+        if self.place.product:
+            return
+        async for product in self.whop.products():
+            if product.metadata.get(ROOM_KEY) == self.key:
+                await self.record("room.product_found", product.id, product=product.id)
+                return
+        made = await self.whop.create_hidden_product(
+            title=self.place.name,
+            metadata={ROOM_KEY: self.key},
+            key=self.idempotency("product"),
+        )
+        await self.record("room.product_made", made.id, product=made.id)
+
+    async def plan(self) -> None:
+        product = self.place.product
+        if self.place.plan or not product:
+            return
+        plans = await self.whop.plans(product)
+        plan = (
+            plans[0]
+            if plans
+            else await self.whop.create_free_plan(product=product, key=self.idempotency("plan"))
+        )
+        await self.record("room.plan_made", plan.id, plan=plan.id)
+
+    async def experience(self) -> None:
+        wanted = self.room.experience or self.place.experience
+        if wanted is None:
+            found = await self._like_ours()
+            made = found or await self.whop.create_chat(
+                name=self.place.name, key=self.idempotency("chat")
+            )
+            await self.record(
+                "room.chat_found" if found else "room.chat_made", made.id, experience=made.id
+            )
+        elif wanted != self.place.experience:
+            await self.record("room.chat_adopted", wanted, experience=wanted, channel=None)
+
+    async def _like_ours(self) -> Experience | None:
+        """Find a room of this name that belongs to our products, or to nobody yet."""
+        for product in self.products():
+            for chat in await self.whop.chats(product=product):
+                if chat.name == self.place.name:
+                    return chat
+        for chat in await self.whop.chats():
+            if chat.name == self.place.name:
+                whole = await self.whop.experience(chat.id)
+                if not whole.products:
+                    return whole
+        return None
+
+    def products(self) -> list[str]:
+        """Return the products whose members may come in."""
+        return [self.place.product] if self.place.product else list(self.room.products)
+
+    async def attachments(self) -> None:
+        id_ = self.place.experience or ""
+        attached = (await self.whop.experience(id_)).products or frozenset()
+        wanted = self.products()
+        for product in [p for p in wanted if p not in attached]:
+            await self._attach(id_, product)
+        for product in [p for p in self.place.attached if p in attached and p not in wanted]:
+            await self.whop.detach(id_, product, key=self.idempotency(f"detach/{product}"))
+            log.info("room.detached", room=self.key, id=id_, product=product)
+        if self.place.attached != wanted:
+            await self.record("room.attached", id_, attached=wanted)
+
+    async def _attach(self, id_: str, product: str) -> None:
+        """Attach; what attaching twice answers is not documented, so look before believing a no."""
+        try:
+            await self.whop.attach(id_, product, key=self.idempotency(f"attach/{product}"))
+        except Rejected:
+            attached = (await self.whop.experience(id_)).products or frozenset()
+            if product not in attached:
+                raise
+
+    async def channel(self) -> None:
+        if not self.place.channel:
+            channel = await self.whop.channel(self.place.experience or "")
+            await self.record("room.channel_read", channel.id, channel=channel.id)
+
+    async def welcome(self) -> None:
+        text, channel = self.room.welcome, self.place.channel or ""
+        if not text or self.place.welcomed:
+            return
+        if text not in await self.whop.messages(channel):
+            await self.whop.post_message(channel, text, key=self.idempotency("welcome"))
+        await self.record("room.welcomed", channel, welcomed=True)

@@ -1,0 +1,218 @@
+"""What `usher check` and `usher rooms` show: rooms in words, and the same as JSON."""
+
+import itertools
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any, Final
+from zoneinfo import ZoneInfo
+
+import msgspec
+from redis.exceptions import RedisError
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from webhooks.inbox import Inbox, connect
+from worker.policy.rooms import Room, split
+from worker.policy.schedule import changes_after, next_change, phase_at, settings_at
+from worker.policy.settings import Settings, changes, said
+from worker.rules import Rules
+from worker.store import Place, Store
+
+SHOWN: Final = 5
+"""Changes that `usher check` shows of each room."""
+
+
+class Unreachable(Exception):
+    """Redis does not answer; the message says which and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One room as it exists, for `usher rooms --json`; instants are in UTC."""
+
+    room: str
+    cohort: str | None
+    name: str
+    ready: bool
+    phase: str
+    products: list[str]
+    product: str | None
+    plan: str | None
+    experience: str | None
+    channel: str | None
+    members_granted: int | None
+    settings: dict[str, Any]
+    next_change: datetime | None
+    next_settings: dict[str, Any] | None
+    element: str | None
+
+
+def check(rules: Rules, now: datetime) -> None:
+    """Print each room of the rules with its next changes."""
+    console = Console(highlight=False, soft_wrap=True)
+    for room in rules.rooms:
+        console.print(f"[bold]{room.key}[/]  {escape(room.name)}  [dim]{_opens_by(room)}[/]")
+        schedule = room.schedule
+        phase = f"{phase_at(schedule, now)}: " if schedule.occurrences else ""
+        console.print(f"  now: {phase}{in_words(settings_at(schedule, now))}")
+        coming = list(itertools.islice(changes_after(schedule, now), SHOWN))
+        before = settings_at(schedule, now)
+        for change in coming:
+            phase = f"{change.phase}: " if schedule.occurrences else ""
+            new = _difference(before, change.settings)
+            console.print(f"  {local(change.at, schedule.zone)}  {phase}{new}")
+            before = change.settings
+        if not coming:
+            console.print("  [dim]it stays so: nothing changes by itself[/]")
+        console.print()
+    console.print(f"{len(rules.rooms)} rooms of {rules.account}: no mistakes.")
+
+
+async def rooms(rules: Rules, redis_url: str, now: datetime, *, as_json: bool) -> None:
+    """Print every room that exists, and those that wait for their first buyer.
+
+    Raises:
+        Unreachable: Redis does not answer.
+        ValueError: the URL is none.
+    """
+    redis = connect(redis_url)
+    try:
+        lines = await _lines(rules, Store(redis, Inbox(redis, rules.account).prefix), now)
+    except (RedisError, OSError) as error:
+        raise Unreachable(f"Redis does not answer at REDIS_URL: {error}") from error
+    finally:
+        await redis.aclose()
+    if as_json:
+        rows = [asdict(line) for line in lines]
+        sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(rows)) + b"\n")
+        return
+    _print(lines, rules)
+
+
+async def _lines(rules: Rules, store: Store, now: datetime) -> list[Line]:
+    lines = []
+    for key in await store.instances():
+        room, place = rules.room(split(key)[0]), await store.place(key)
+        if room and place:
+            granted = await store.count_granted(key) if room.cohort else None
+            lines.append(_line(room, key, place, granted, now))
+    order = {room.key: n for n, room in enumerate(rules.rooms)}
+    return sorted(lines, key=lambda line: (order[line.room], _natural(line.cohort)))
+
+
+def _natural(cohort: str | None) -> tuple[int, str]:
+    """Sort cohort 10 after cohort 9, and months by their names."""
+    return (int(cohort), "") if cohort and cohort.isdigit() else (0, cohort or "")
+
+
+def _line(room: Room, key: str, place: Place, granted: int | None, now: datetime) -> Line:
+    schedule, coming = room.schedule, next_change(room.schedule, now)
+    return Line(
+        room=room.key,
+        cohort=split(key)[1],
+        name=place.name,
+        ready=place.ready,
+        phase=phase_at(schedule, now),
+        products=list(room.products),
+        product=place.product,
+        plan=place.plan,
+        experience=place.experience,
+        channel=place.channel,
+        members_granted=granted,
+        settings=said(settings_at(schedule, now)),
+        next_change=coming.at if coming else None,
+        next_settings=said(coming.settings) if coming else None,
+        element=element(place.channel),
+    )
+
+
+def element(channel: str | None) -> str | None:
+    """Return the line that renders a channel on the seller's own site (Whop: Chat element).
+
+    It stands inside Whop's `Elements` and `ChatSession`, whose token the site's server makes.
+    """
+    return f'<ChatElement options={{{{ channelId: "{channel}" }}}} />' if channel else None
+
+
+def _print(lines: list[Line], rules: Rules) -> None:
+    console = Console(highlight=False, soft_wrap=True)
+    for line in lines:
+        room = rules.room(line.room)
+        zone = room.schedule.zone if room else ZoneInfo("UTC")
+        key = f"{line.room}/{line.cohort}" if line.cohort else line.room
+        console.print(f"[bold]{key}[/]  {escape(line.name)}")
+        table = Table.grid(padding=(0, 2))
+        for name, value in _facts(line, zone):
+            table.add_row(f"  [dim]{name}[/]", value)
+        console.print(table)
+        console.print()
+    for room in rules.rooms:
+        if not any(line.room == room.key for line in lines):
+            console.print(f"[bold]{room.key}[/]  [dim]does not exist yet: {_comes(room)}[/]")
+
+
+def _facts(line: Line, zone: ZoneInfo) -> list[tuple[str, str]]:
+    bought = ", ".join(line.products)
+    granted = "by purchase" if line.members_granted is None else f"{line.members_granted} granted"
+    nothing = "nothing changes by itself"
+    facts = [
+        ("opened by", bought),
+        ("members", granted),
+        ("product", " ".join(filter(None, (line.product, line.plan)))),
+        ("experience", f"{line.experience or 'not made yet'}  {line.channel or ''}"),
+        ("phase", line.phase),
+        ("now", _words(line.settings) or "as it is set on Whop"),
+        ("next", _coming(line, zone) if line.next_change else nothing),
+        ("on your site", escape(line.element or "") or "when it is made"),
+    ]
+    return [(name, value) for name, value in facts if value.strip()]
+
+
+def _coming(line: Line, zone: ZoneInfo) -> str:
+    next_ = line.next_settings or {}
+    new = {k: v for k, v in next_.items() if line.settings.get(k) != v}
+    return f"{local(line.next_change, zone)}  {_words(new)}" if line.next_change else ""
+
+
+def _opens_by(room: Room) -> str:
+    products = ", ".join(room.products)
+    if room.cohort is None:
+        return f"opened by {products}"
+    size = f"{room.cohort.seats} seats" if room.cohort.seats else f"a {room.cohort.by}"
+    return f"a seat in a cohort ({size}) for {products}"
+
+
+def _comes(room: Room) -> str:
+    if room.cohort or room.provision == "on_purchase":
+        return "it comes with its first buyer"
+    return "`usher work` makes it when it starts"
+
+
+def local(at: datetime, zone: ZoneInfo) -> str:
+    """Write an instant in a room's zone, as people do."""
+    return f"{at.astimezone(zone):%a %d %b %Y %H:%M:%S %Z}"
+
+
+def in_words(settings: Settings) -> str:
+    """Write what a room sets, or that it sets nothing."""
+    return _words(said(settings)) or "as it is set on Whop"
+
+
+def _difference(before: Settings, after: Settings) -> str:
+    return _words(changes(after, before))
+
+
+def _words(settings: Mapping[str, Any]) -> str:
+    """Write settings with Whop's names, as they may stand in the rules file, safe to print."""
+    return escape(", ".join(f"{name} = {_value(value)}" for name, value in settings.items()))
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int):
+        return str(value)
+    return msgspec.json.encode(value).decode()

@@ -1,0 +1,74 @@
+"""What can go wrong on request: the switches that make the local Whop a difficult one.
+
+All of them can be set while it runs, in code (`whop.faults.drop = 0.1`) or by
+`PATCH /sandbox/faults` with the same names.
+"""
+
+import msgspec
+
+
+class Failure(msgspec.Struct, kw_only=True):
+    """The next `times` calls of an operation answer `status` instead.
+
+    With `after` the call takes effect first, and only its answer is lost.
+    """
+
+    operation: str
+    status: int = 503
+    times: int = 1
+    after: bool = False
+
+
+class RateLimit(msgspec.Struct, kw_only=True):
+    """So many calls per operation and key, in any window of so many seconds."""
+
+    count: int = 600
+    seconds: float = 60.0
+
+
+class Faults(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """The switches; as they stand by default, nothing is wrong.
+
+    `drop`, `duplicate` and `reorder` are probabilities for each message. A dropped one is never
+    sent; a reordered one is held back for up to `reorder_seconds`, so that later ones overtake it.
+    `ignore_idempotency` names operations that take no notice of an Idempotency-Key, because Whop
+    does not say that its older endpoints (experiences, messages) honour one.
+    """
+
+    latency_seconds: float = 0.0
+    failures: list[Failure] = []
+    rate_limit: RateLimit = msgspec.field(default_factory=RateLimit)
+    ignore_idempotency: list[str] = []
+    drop: float = 0.0
+    duplicate: float = 0.0
+    reorder: float = 0.0
+    reorder_seconds: float = 1.0
+    deliveries_paused: bool = False
+
+    def fail(self, operation: str, *, after: bool) -> int | None:
+        """Return the status that this call must fail with, and count it; None lets it pass."""
+        for failure in self.failures:
+            if failure.operation in (operation, "*") and failure.after is after:
+                self._count(failure)
+                return failure.status
+        return None
+
+    def _count(self, failure: Failure) -> None:
+        failure.times -= 1
+        if failure.times <= 0:
+            self.failures.remove(failure)
+
+    def change(self, patch: bytes) -> None:
+        """Take over the switches that a JSON object names.
+
+        Raises:
+            msgspec.ValidationError: a switch is unknown or has a value of the wrong type.
+        """
+        wanted = msgspec.json.decode(patch, type=dict[str, msgspec.Raw])
+        whole = {name: msgspec.Raw(msgspec.json.encode(getattr(self, name))) for name in FIELDS}
+        changed = msgspec.json.decode(msgspec.json.encode(whole | wanted), type=Faults)
+        for name in wanted:
+            setattr(self, name, getattr(changed, name))
+
+
+FIELDS = Faults.__struct_fields__

@@ -1,0 +1,112 @@
+"""Runs a local Whop: `usher sandbox`, and the one inside `usher up`."""
+
+import asyncio
+import contextlib
+import random
+import secrets
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import uvicorn
+
+from worker.sandbox.app import create_app
+from worker.sandbox.keeper import Keeper
+from worker.sandbox.state import LATEST, LocalWhop, SeedProduct, seed
+
+
+class Unsignaled(uvicorn.Server):
+    """A server that leaves Ctrl-C to whoever runs it."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Capture none."""
+        yield
+
+
+def utc_now() -> datetime:
+    """Return the time; the one place of the local Whop where a clock is read."""
+    return datetime.now(UTC)  # noqa: TID251 - a clock has to be read somewhere, and is handed in
+
+
+async def serve(
+    *,
+    account: str,
+    products: Sequence[SeedProduct],
+    api_key: str,
+    host: str = "127.0.0.1",
+    port: int = 4000,
+    data: Path | None = None,
+    webhook_url: str | None = None,
+    webhook_secret: str | None = None,
+    api_version_date: str | None = LATEST,
+    clock: Callable[[], datetime] = utc_now,
+    ready: Callable[[str], None] | None = None,
+    stop: asyncio.Event | None = None,
+) -> None:
+    """Serve a local Whop until Ctrl-C; or, when `stop` is given, until that is set.
+
+    `ready` is called with the root URL as soon as it listens; port 0 takes a free one.
+
+    Raises:
+        OSError: the port is taken.
+        Unreadable: the file `data` is broken.
+    """
+    whop = LocalWhop(account, clock=clock, rng=random.Random(secrets.randbits(64)))  # noqa: S311 - ids, no secrets of anybody
+    keeper = None if data is None else Keeper(whop, data)
+    if keeper is not None:
+        keeper.load()
+    seed(
+        whop,
+        products,
+        api_key=api_key,
+        webhook_url=webhook_url,
+        webhook_secret=webhook_secret,
+        api_version_date=api_version_date,
+    )
+    with socket.create_server((host, port)) as listening:
+        await _serve(whop, listening, keeper=keeper, ready=ready, stop=stop)
+
+
+async def _serve(
+    whop: LocalWhop,
+    listening: socket.socket,
+    *,
+    keeper: Keeper | None,
+    ready: Callable[[str], None] | None,
+    stop: asyncio.Event | None,
+) -> None:
+    config = uvicorn.Config(create_app(whop), log_level="warning", access_log=False)
+    server = uvicorn.Server(config) if stop is None else Unsignaled(config)
+    helpers = [asyncio.create_task(_announce(server, listening, ready))]
+    if stop is not None:
+        helpers.append(asyncio.create_task(_stop_when(stop, server)))
+    keeping = None if keeper is None else asyncio.create_task(keeper.run())
+    try:
+        await server.serve([listening])
+    finally:
+        await _end(*helpers)
+        if keeping is not None:
+            await _end(keeping)
+
+
+async def _announce(
+    server: uvicorn.Server, listening: socket.socket, ready: Callable[[str], None] | None
+) -> None:
+    while not server.started:  # noqa: ASYNC110 - uvicorn has a flag, no event
+        await asyncio.sleep(0.01)
+    if ready is not None:
+        host, port = listening.getsockname()[:2]
+        ready(f"http://{host}:{port}")
+
+
+async def _stop_when(stop: asyncio.Event, server: uvicorn.Server) -> None:
+    await stop.wait()
+    server.should_exit = True
+
+
+async def _end(*tasks: "asyncio.Task[None]") -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,55 @@
+"""Messages in channels."""
+
+from worker.sandbox import bodies, shapes
+from worker.sandbox.call import Call, Operation
+from worker.sandbox.pages import paginate
+from worker.sandbox.records import Message
+from worker.sandbox.refusals import BadRequest
+from worker.sandbox.shapes import Json
+
+
+def listing(call: Call) -> Json:
+    """List a channel's messages, the newest first."""
+    channel_id = call.one("channel_id")
+    if channel_id is None:
+        raise BadRequest("channel_id is required")
+    rows = call.whop.rooms.messages_in(call.whop.rooms.channel(channel_id))
+    page = paginate(rows, lambda said: (said.seq,), call.window())
+    return page.json(lambda said: _answer(call, said))
+
+
+def _answer(call: Call, said: Message) -> Json:
+    return shapes.message(call.whop.tables, said)
+
+
+def create(call: Call) -> Json:
+    """Write a message."""
+    return _answer(call, call.whop.rooms.post(call.body(bodies.NewMessage)))
+
+
+def retrieve(call: Call) -> Json:
+    """Read one message."""
+    return _answer(call, call.whop.rooms.message(call.id))
+
+
+def update(call: Call) -> Json:
+    """Edit, pin or unpin a message."""
+    return _answer(call, call.whop.rooms.update_message(call.id, call.body(bodies.MessagePatch)))
+
+
+def delete(call: Call) -> bool:
+    """Delete a message."""
+    call.whop.rooms.delete_message(call.id)
+    return True
+
+
+PATH = "/messages/{id}"
+WRITE = ("chat:message:create",)
+
+OPERATIONS = (
+    Operation("messages.list", "GET", "/messages", ("chat:read",), listing),
+    Operation("messages.create", "POST", "/messages", WRITE, create),
+    Operation("messages.retrieve", "GET", PATH, ("chat:read",), retrieve),
+    Operation("messages.update", "PATCH", PATH, WRITE, update),
+    Operation("messages.delete", "DELETE", PATH, WRITE, delete),
+)

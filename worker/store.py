@@ -1,0 +1,166 @@
+"""What Usher remembers of members and rooms. All of it is JSON under `usher:{account}:`.
+
+    member:{user}       Member: what was given, and what Whop showed when we last looked
+    room:{instance}     Place: the ids of a room on Whop, step by step as it comes into being
+    rooms               set: the instances that exist
+    seats:{room}        hash: user -> cohort, for ever: a seat is not given twice
+    granted:{instance}  set: users who are in by a grant
+    team                JSON list: user ids of the account's admins
+    trail:{subject}     list of JSON: what was done and why, the newest last, the last 200
+
+The keys of deliveries and jobs are described in `webhooks.inbox` and `worker.subjects`.
+"""
+
+from collections.abc import Awaitable, Sequence
+from datetime import datetime, timedelta
+from typing import Any, Final, TypeVar, cast
+
+import msgspec
+from redis.asyncio import Redis
+
+from worker.policy.access import Facts, Grant
+from worker.policy.news import Seen
+
+TRAIL_LENGTH: Final = 200
+TRAIL_LIFE: Final = timedelta(days=400)
+
+_SEAT: Final = """
+local cohort = redis.call('HGET', KEYS[1], ARGV[1])
+if cohort then return cohort end
+cohort = ARGV[2]
+if cohort == '' then cohort = math.floor(redis.call('HLEN', KEYS[1]) / ARGV[3]) + 1 end
+redis.call('HSET', KEYS[1], ARGV[1], cohort)
+return tostring(cohort)
+"""
+"""Lua: a member's cohort, once and for all. In one script, so that no two take the last seat."""
+
+T = TypeVar("T")
+
+
+class Member(msgspec.Struct):
+    """One member. `salt` goes into idempotency keys: Whop remembers a refusal for a day."""
+
+    grants: dict[str, Grant] = msgspec.field(default_factory=dict)
+    seen: dict[str, Seen] = msgspec.field(default_factory=dict)
+    refunded: set[str] = msgspec.field(default_factory=set)
+    disputed: set[str] = msgspec.field(default_factory=set)
+    past_due: dict[str, datetime] = msgspec.field(default_factory=dict)
+    look_again: datetime | None = None
+    salt: int = 0
+
+    def facts(self, *, team: bool) -> Facts:
+        """Return what policy needs to know besides the memberships."""
+        return Facts(
+            grants=self.grants,
+            refunded=frozenset(self.refunded),
+            disputed=frozenset(self.disputed),
+            past_due=self.past_due,
+            team=team,
+        )
+
+
+class Place(msgspec.Struct):
+    """One room as it exists on Whop. `attached` are the products that Usher attached it to."""
+
+    name: str
+    product: str | None = None
+    plan: str | None = None
+    experience: str | None = None
+    channel: str | None = None
+    attached: list[str] = msgspec.field(default_factory=list)
+    welcomed: bool = False
+    ready: bool = False
+    words: list[str] | None = None
+    salt: int = 0
+
+
+class Step(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One line of a subject's trail."""
+
+    at: datetime
+    what: str
+    why: str | None = None
+    room: str | None = None
+    id: str | None = None
+    deliveries: tuple[str, ...] = ()
+
+
+class Store:
+    """Typed access to what is remembered."""
+
+    def __init__(self, redis: Redis, prefix: str) -> None:
+        self._redis = redis
+        self._prefix = prefix
+        self._seat = redis.register_script(_SEAT)
+
+    async def member(self, user: str) -> Member:
+        """Return what is known of a member; a new one where nothing is."""
+        return await self._read(f"member:{user}", Member) or Member()
+
+    async def save_member(self, user: str, member: Member) -> None:
+        """Remember a member."""
+        await self._redis.set(f"{self._prefix}member:{user}", msgspec.json.encode(member))
+
+    async def granted(self, user: str, member: Member, instance: str) -> None:
+        """Remember a member together with their place in a room."""
+        async with self._redis.pipeline() as pipe:
+            pipe.set(f"{self._prefix}member:{user}", msgspec.json.encode(member))
+            pipe.sadd(f"{self._prefix}granted:{instance}", user)
+            await pipe.execute()
+
+    async def taken(self, user: str, member: Member, instance: str) -> None:
+        """Remember a member together with the end of their place in a room."""
+        async with self._redis.pipeline() as pipe:
+            pipe.set(f"{self._prefix}member:{user}", msgspec.json.encode(member))
+            pipe.srem(f"{self._prefix}granted:{instance}", user)
+            await pipe.execute()
+
+    async def count_granted(self, instance: str) -> int:
+        """Return how many members are in a room by a grant."""
+        return await cast("Awaitable[int]", self._redis.scard(f"{self._prefix}granted:{instance}"))
+
+    async def seat(self, room: str, user: str, *, cohort: str | None, seats: int) -> str:
+        """Return a member's cohort: the one they have, or else `cohort`, or the next seat's."""
+        keys = [f"{self._prefix}seats:{room}"]
+        answer: bytes = await self._seat(keys=keys, args=[user, cohort or "", seats])
+        return answer.decode()
+
+    async def place(self, instance: str) -> Place | None:
+        """Return a room as it exists on Whop, if Usher knows it."""
+        return await self._read(f"room:{instance}", Place)
+
+    async def save_place(self, instance: str, place: Place) -> None:
+        """Remember a room, after each step of its making."""
+        async with self._redis.pipeline() as pipe:
+            pipe.set(f"{self._prefix}room:{instance}", msgspec.json.encode(place))
+            pipe.sadd(f"{self._prefix}rooms", instance)
+            await pipe.execute()
+
+    async def instances(self) -> list[str]:
+        """Return the keys of all rooms that exist, in order."""
+        members = await cast("Awaitable[set[bytes]]", self._redis.smembers(f"{self._prefix}rooms"))
+        return sorted(member.decode() for member in members)
+
+    async def team(self) -> frozenset[str] | None:
+        """Return the account's admins; None while nobody has asked Whop yet."""
+        team = await self._read("team", list[str])
+        return None if team is None else frozenset(team)
+
+    async def save_team(self, team: frozenset[str]) -> None:
+        """Remember the account's admins."""
+        await self._redis.set(f"{self._prefix}team", msgspec.json.encode(sorted(team)))
+
+    async def trail(self, subject: str, steps: Sequence[Step]) -> None:
+        """Write down what was done for a subject, and why."""
+        if not steps:
+            return
+        key = f"{self._prefix}trail:{subject}"
+        async with self._redis.pipeline(transaction=False) as pipe:
+            pipe.rpush(key, *(msgspec.json.encode(step) for step in steps))
+            pipe.ltrim(key, -TRAIL_LENGTH, -1)
+            pipe.expire(key, TRAIL_LIFE)
+            await pipe.execute()
+
+    async def _read(self, key: str, kind: type[T]) -> T | None:
+        value: Any = await self._redis.get(self._prefix + key)
+        return None if value is None else msgspec.json.decode(value, type=kind)

@@ -1,0 +1,131 @@
+"""TOML tables into dataclasses, key by key, so that no mistake hides another."""
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, fields
+from datetime import datetime, time, timedelta
+from enum import EnumType
+from types import NoneType, UnionType
+from typing import (
+    Annotated,
+    Any,
+    Final,
+    Literal,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
+from zoneinfo import ZoneInfo
+
+import msgspec
+
+UNITS: Final = {"d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
+DURATION: Final = re.compile(r"(?:\d+[dhms])+")
+
+EXPECTED: Final[Mapping[Any, str]] = {
+    str: "a text",
+    int: "a whole number",
+    bool: "true or false",
+    time: "a time such as 22:00:00",
+    datetime: "a local date and time such as 2026-12-03T18:00:00",
+    timedelta: "a duration such as 90m, 3d or 1h30m",
+    ZoneInfo: "an IANA zone such as America/New_York",
+}
+
+T = TypeVar("T")
+
+
+class Tables:
+    """Reads tables, and collects what is wrong with them as `table.key: what was expected`."""
+
+    def __init__(self) -> None:
+        self.mistakes: list[str] = []
+
+    def wrong(self, where: str, what: str) -> None:
+        """Note a mistake."""
+        self.mistakes.append(f"{where}: {what}")
+
+    def table(self, kind: type[T], data: Mapping[str, Any], where: str) -> T | None:
+        """Read a table into a dataclass; None if a key is wrong, unknown or missing.
+
+        A field's name may end in `_` where the key is one of Python's words.
+        """
+        known = {f.name.rstrip("_"): f for f in fields(kind)}  # type: ignore[arg-type]  # dataclasses only
+        hints = get_type_hints(kind, include_extras=True)
+        before, values = len(self.mistakes), {}
+        at = f"{where}." if where else ""
+        for key, value in data.items():
+            if key not in known:
+                self.wrong(f"{at}{key}", _unknown(key, known))
+                continue
+            try:
+                values[known[key].name] = _convert(value, hints[known[key].name])
+            except (msgspec.ValidationError, ValueError):
+                expected = _expected(hints[known[key].name])
+                self.wrong(f"{at}{key}", f"expected {expected}, got {shown(value)}")
+        for key, f in known.items():
+            if key not in data and f.default is MISSING and f.default_factory is MISSING:
+                self.wrong(f"{at}{key}", f"is missing; expected {_expected(hints[f.name])}")
+        return kind(**values) if len(self.mistakes) == before else None
+
+
+def duration(text: str) -> timedelta:
+    """Return the length that a text such as `90m`, `3d` or `1h30m` names.
+
+    Raises:
+        ValueError: the text names none.
+    """
+    if not DURATION.fullmatch(text):
+        raise ValueError(text)
+    parts = re.findall(r"(\d+)([dhms])", text)
+    return sum((timedelta(**{UNITS[unit]: int(n)}) for n, unit in parts), timedelta(0))
+
+
+def shown(value: Any) -> str:
+    """Return a value as it may stand in a message: not too long."""
+    return f"{str(value) if isinstance(value, (datetime, time)) else value!r:.60}"
+
+
+def _convert(value: Any, hint: Any) -> Any:
+    if timedelta in (hint, *get_args(hint)):
+        return duration(value if isinstance(value, str) else "")
+    return msgspec.convert(value, hint, dec_hook=_decode)
+
+
+def _decode(kind: type, value: Any) -> Any:
+    """Decode what msgspec does not know: only zones."""
+    try:
+        return kind(value)
+    except (KeyError, OSError, TypeError) as error:  # what zoneinfo raises for what is no zone
+        raise ValueError(value) from error
+
+
+def _unknown(key: str, known: Mapping[str, Any]) -> str:
+    near = difflib.get_close_matches(key, known, 1)
+    if near:
+        return f"is not a key here; did you mean {near[0]!r}?"
+    return f"is not a key here; known are {', '.join(known) or 'the settings of a channel'}"
+
+
+def _expected(hint: Any) -> str:
+    """Say in a seller's words what a type takes."""
+    if isinstance(hint, EnumType):
+        return _choice(hint.__members__.values())
+    if described := [m.description for m in getattr(hint, "__metadata__", ()) if m.description]:
+        return str(described[0])
+    hint = getattr(hint, "__origin__", hint) if get_origin(hint) is Annotated else hint
+    origin, arguments = get_origin(hint), [a for a in get_args(hint) if a not in (NoneType, ...)]
+    if origin is Literal:
+        return _choice(arguments)
+    if origin in (Union, UnionType):
+        return " or ".join(_expected(argument) for argument in arguments)
+    if origin in (list, tuple, frozenset):
+        return f"a list: each {_expected(arguments[0])}"
+    return EXPECTED.get(hint, "a table")
+
+
+def _choice(words: Iterable[Any]) -> str:
+    return " or ".join(f'"{word}"' for word in words)

@@ -1,0 +1,28 @@
+"""What a job works with, built once at the edge and handed in."""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from webhooks.inbox import Inbox
+from worker.leases import Leases
+from worker.rules import Rules
+from worker.store import Place, Store
+from worker.subjects import Subjects
+from worker.whop.client import Whop
+
+
+@dataclass(frozen=True)
+class Tools:
+    """The worker's dependencies. `places` spares a look into Redis for rooms that are ready."""
+
+    rules: Rules
+    whop: Whop
+    store: Store
+    subjects: Subjects
+    inbox: Inbox
+    leases: Leases
+    clock: Callable[[], datetime]
+    rng: random.Random
+    places: dict[str, Place] = field(default_factory=dict)

@@ -1,0 +1,314 @@
+"""Whop's API as far as Usher uses it: one method a call, thin on httpx.
+
+Every call carries `Api-Version-Date` (without it two keys of one account can get different
+shapes), waits for the shared quota, has a timeout, and is tried again a bounded number of times.
+A POST carries an `Idempotency-Key` that the caller derives from what is being done, so that a
+repetition is answered from Whop's memory and not done twice.
+"""
+
+import asyncio
+import random
+import re
+from collections.abc import AsyncIterator, Mapping, Sequence
+from email.utils import parsedate_to_datetime
+from typing import Any, Final
+from urllib.parse import quote
+
+import httpx
+import msgspec
+
+from worker.whop.errors import Conflict, Forbidden, Missing, Rejected, Unavailable
+from worker.whop.quota import Quota
+from worker.whop.types import (
+    Channel,
+    Experience,
+    Membership,
+    Payment,
+    Plan,
+    Product,
+)
+
+API_DATE: Final = "2026-10-15-1"
+CREATE_MEMBERSHIP_DATE: Final = "2026-06-09"
+"""The one date at which POST /memberships is documented (Whop: Create membership)."""
+
+CHAT_APP: Final = "app_xml5hbizmZPgUT"
+"""Whop's built-in Chat app, the same on production and sandbox (whopio/whop-tutorials)."""
+
+TIMEOUT: Final = httpx.Timeout(20.0, connect=5.0)
+TRIES: Final = 3
+PATIENCE: Final = 30.0
+"""Seconds that a call waits at the most when Whop names a delay; longer is the job's matter."""
+
+PAGE: Final = 100
+TOO_MANY: Final = 429
+TRY_AGAIN: Final = frozenset({408, TOO_MANY})
+NEEDS: Final = {
+    "GET /memberships": "member:basic:read",
+    "GET /memberships/{id}": "member:basic:read",
+    "POST /memberships": "membership:create, member:email:read, member:basic:read",
+    "POST /memberships/invite": "membership:create",
+    "POST /memberships/{id}/cancel": "membership:cancel",
+    "GET /members": "member:basic:read",
+    "GET /payments/{id}": "payment:basic:read",
+    "GET /products": "access_pass:basic:read",
+    "POST /products": "access_pass:create",
+    "GET /variants": "plan:basic:read",
+    "POST /variants": "plan:create",
+    "POST /experiences": "experience:create",
+    "POST /experiences/{id}/attach": "experience:attach",
+    "POST /experiences/{id}/detach": "experience:detach",
+    "GET /chat_channels/{id}": "chat:read",
+    "PATCH /chat_channels/{id}": "chat:moderate",
+    "GET /messages": "chat:read",
+    "POST /messages": "chat:message:create",
+}
+"""The permissions that Whop documents for each call; what is not here has none documented."""
+
+REFUSALS: Final = {401: Forbidden, 403: Forbidden, 404: Missing, 409: Conflict}
+
+
+class Whop:
+    """One account's side of Whop's API.
+
+    Every method raises Unavailable or Rejected (see `worker.whop.errors`).
+    """
+
+    def __init__(
+        self, http: httpx.AsyncClient, *, account: str, quota: Quota, rng: random.Random
+    ) -> None:
+        self._http = http
+        self._account = account
+        self._quota = quota
+        self._rng = rng
+
+    # --- members and their memberships
+
+    async def memberships(self, user: str) -> list[Membership]:
+        """Return all memberships of a user, of every status: a filter would leave some out."""
+        query = {"account_id": self._account, "user_id": user}
+        return [Membership.read(row) async for row in self._pages("memberships", query)]
+
+    async def membership(self, id_: str) -> Membership:
+        """Return one membership."""
+        return Membership.read(await self._get("memberships/{}", id_))
+
+    async def payment(self, id_: str) -> Payment:
+        """Return one payment."""
+        return Payment.read(await self._get("payments/{}", id_))
+
+    async def admins(self) -> frozenset[str]:
+        """Return the user ids of the account's team."""
+        query = {"account_id": self._account, "access_level": "admin"}
+        rows = [row async for row in self._pages("members", query)]
+        return frozenset(row["user"]["id"] for row in rows if row.get("user"))
+
+    async def create_membership(self, *, plan: str, user: str, key: str) -> Membership:
+        """Give a user a membership on a free plan."""
+        body = {"plan_id": plan, "user_id": user}
+        answer = await self._post("memberships", body, key=key, date=CREATE_MEMBERSHIP_DATE)
+        return Membership.read(answer)
+
+    async def invite(self, *, plan: str, user: str, key: str) -> None:
+        """Invite a user to a free plan: Whop writes to them, and they must accept."""
+        await self._post("memberships/invite", {"plan_id": plan, "user_id": user}, key=key)
+
+    async def cancel(self, membership: str, *, key: str) -> Membership:
+        """End a membership at once. The mode is always sent: its default flipped between dates."""
+        body = {"cancel_at_period_end": False}
+        return Membership.read(await self._post("memberships/{}/cancel", body, membership, key=key))
+
+    # --- products and plans
+
+    async def products(self) -> AsyncIterator[Product]:
+        """Yield the account's products, hidden ones too."""
+        query = {"account_id": self._account, "visibilities": ["visible", "hidden"]}
+        async for row in self._pages("products", query):
+            yield Product.read(row)
+
+    async def create_hidden_product(
+        self, *, title: str, metadata: Mapping[str, str], key: str
+    ) -> Product:
+        """Make a product that nobody is shown and that greets nobody."""
+        body = {
+            "account_id": self._account,
+            "title": title,
+            "visibility": "hidden",
+            "send_welcome_message": False,
+            "metadata": metadata,
+        }
+        return Product.read(await self._post("products", body, key=key))
+
+    async def plans(self, product: str) -> list[Plan]:
+        """Return the plans of a product."""
+        query = {"account_id": self._account, "product_ids": [product]}
+        return [Plan.read(row) async for row in self._pages("variants", query)]
+
+    async def create_free_plan(self, *, product: str, key: str) -> Plan:
+        """Make a plan that costs nothing and that only a direct link reaches."""
+        body = {
+            "account_id": self._account,
+            "product_id": product,
+            "plan_type": "one_time",
+            "initial_price": 0,
+            "renewal_price": 0,
+            "visibility": "hidden",
+            "release_method": "buy_now",
+            "unlimited_stock": True,
+        }
+        return Plan.read(await self._post("variants", body, key=key))
+
+    # --- experiences, channels, messages
+
+    async def chats(self, *, product: str | None = None) -> list[Experience]:
+        """Return the account's Chat experiences, or those attached to a product."""
+        query = {"account_id": self._account, "app_id": CHAT_APP}
+        query |= {"product_id": product} if product else {}
+        return [Experience.read(row) async for row in self._pages("experiences", query)]
+
+    async def experience(self, id_: str) -> Experience:
+        """Return one experience, with the products that it is attached to."""
+        return Experience.read(await self._get("experiences/{}", id_))
+
+    async def create_chat(self, *, name: str, key: str) -> Experience:
+        """Make a Chat experience; its channel comes with it."""
+        body = {"account_id": self._account, "app_id": CHAT_APP, "name": name}
+        return Experience.read(await self._post("experiences", body, key=key))
+
+    async def attach(self, experience: str, product: str, *, key: str) -> None:
+        """Open an experience to a product's members."""
+        await self._post("experiences/{}/attach", {"product_id": product}, experience, key=key)
+
+    async def detach(self, experience: str, product: str, *, key: str) -> None:
+        """Close an experience to a product's members."""
+        await self._post("experiences/{}/detach", {"product_id": product}, experience, key=key)
+
+    async def channel(self, id_: str) -> Channel:
+        """Return a channel, by its own id or its experience's."""
+        return Channel.read(await self._get("chat_channels/{}", id_))
+
+    async def update_channel(self, id_: str, changes: Mapping[str, Any]) -> Channel:
+        """Change the named settings of a channel and no others."""
+        return Channel.read(await self._call("PATCH", "chat_channels/{}", id_, body=changes))
+
+    async def messages(self, channel: str) -> list[str]:
+        """Return the text of a channel's latest messages."""
+        query = {"channel_id": channel, "direction": "desc", "first": PAGE}
+        page = await self._call("GET", "messages", query=query)
+        return [row.get("content") or "" for row in page["data"]]
+
+    async def post_message(self, channel: str, content: str, *, key: str) -> None:
+        """Write a message (Markdown) into a channel."""
+        await self._post("messages", {"channel_id": channel, "content": content}, key=key)
+
+    async def permitted(self, actions: Sequence[str]) -> frozenset[str]:
+        """Return which of these permissions the key has on the account."""
+        query = {"resource_id": self._account, "actions": ",".join(actions)}
+        answer = await self._call("GET", "permissions", query=query)
+        return frozenset(row["action"] for row in answer["data"] if row.get("granted"))
+
+    # --- the wire
+
+    async def _pages(self, path: str, query: Mapping[str, Any]) -> AsyncIterator[dict[str, Any]]:
+        after: dict[str, str] = {}
+        while True:
+            page = await self._call("GET", path, query={**query, "first": PAGE, **after})
+            for row in page["data"]:
+                yield row
+            info = page.get("page_info") or {}
+            if not (info.get("has_next_page") and info.get("end_cursor")):
+                return
+            after = {"after": info["end_cursor"]}
+
+    async def _get(self, path: str, id_: str) -> dict[str, Any]:
+        return await self._call("GET", path, id_)
+
+    async def _post(
+        self, path: str, body: Mapping[str, Any], id_: str = "", *, key: str, date: str = API_DATE
+    ) -> dict[str, Any]:
+        return await self._call("POST", path, id_, body=body, key=key, date=date)
+
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        id_: str = "",
+        *,
+        query: Mapping[str, Any] | None = None,
+        body: Mapping[str, Any] | None = None,
+        key: str | None = None,
+        date: str = API_DATE,
+    ) -> dict[str, Any]:
+        operation = f"{method} /{path.format('{id}')}"
+        headers = {"Api-Version-Date": date} | ({"Idempotency-Key": key} if key else {})
+        request = self._http.build_request(
+            method,
+            path.format(quote(id_, safe="")),
+            params=query,
+            headers=headers,
+            json=body,
+            timeout=TIMEOUT,
+        )
+        for attempt in range(TRIES):
+            await self._quota.wait(operation)
+            try:
+                return await self._once(operation, request)
+            except Unavailable as error:
+                delay = (1 + error.after) if error.after else 0.5 * 2**attempt
+                if attempt == TRIES - 1 or delay > PATIENCE:
+                    raise
+                await asyncio.sleep(delay * self._rng.uniform(0.8, 1.2))
+        raise AssertionError("the last try returns or raises")
+
+    async def _once(self, operation: str, request: httpx.Request) -> dict[str, Any]:
+        try:
+            response = await self._http.send(request)
+        except httpx.HTTPError as error:
+            raise Unavailable(operation, f"{type(error).__name__} {error}".strip()) from error
+        if response.is_success:
+            return _object(operation, response)
+        message = _message(response)
+        if response.status_code in TRY_AGAIN or response.is_server_error:
+            wait = _wait(response, message)
+            raise Unavailable(operation, f"{response.status_code} {message}", wait)
+        refusal = REFUSALS.get(response.status_code, Rejected)
+        if refusal is Forbidden and operation in NEEDS:
+            message = f"{message} (the key needs {NEEDS[operation]})"
+        raise refusal(operation, f"{response.status_code} {message}", response.status_code)
+
+
+def _object(operation: str, response: httpx.Response) -> dict[str, Any]:
+    try:
+        answer = msgspec.json.decode(response.content)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Unavailable(operation, f"an answer that is not JSON: {error}") from error
+    return answer if isinstance(answer, dict) else {"value": answer}
+
+
+def _message(response: httpx.Response) -> str:
+    """Return Whop's own words for an error, whatever shape they come in, and not too many."""
+    try:
+        body = msgspec.json.decode(response.content)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return response.text[:200]
+    error = body.get("error", body) if isinstance(body, dict) else body
+    return str(error.get("message", error) if isinstance(error, dict) else error)[:300]
+
+
+def _wait(response: httpx.Response, message: str) -> float | None:
+    """Read how long Whop wants us to wait, in seconds: `Retry-After`, or else its own words.
+
+    A date is measured against the answer's own `Date`, not against our clock. The documents put
+    the delay of a 429 into the message (Whop: Troubleshooting).
+    """
+    header = response.headers.get("Retry-After", "")
+    if header.replace(".", "", 1).isdigit():
+        return float(header)
+    try:
+        dates = [parsedate_to_datetime(d) for d in (header, response.headers.get("Date", ""))]
+    except ValueError:
+        said = (
+            re.search(r"(\d+(?:\.\d+)?) ?s", message) if response.status_code == TOO_MANY else None
+        )
+        return float(said[1]) if said else None
+    return max(0.0, (dates[0] - dates[1]).total_seconds())

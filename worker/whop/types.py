@@ -1,0 +1,153 @@
+"""Whop's objects, as far as Usher reads them, from either of Whop's response shapes.
+
+Objects name others flat (`product_id`) or nested (`product.id`), as the API date and the endpoint
+have it; the readers take both. Instants are aware and in UTC.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from webhooks.events import reference, table, text
+
+
+class UnexpectedShape(ValueError):
+    """An answer of Whop's lacks what every such answer has; the message names it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """One purchase, or one grant, of one user."""
+
+    id: str
+    status: str
+    user: str | None
+    product: str | None
+    plan: str | None
+    created_at: datetime | None
+    updated_at: str | None
+    period_end: datetime | None
+
+    @classmethod
+    def read(cls, data: Mapping[str, Any]) -> "Membership":
+        """Read a membership from an answer."""
+        return cls(
+            id=required(data, "id"),
+            status=required(data, "status"),
+            user=reference(data, "user"),
+            product=reference(data, "product"),
+            plan=reference(data, "plan"),
+            created_at=moment(text(data, "created_at")),
+            updated_at=text(data, "updated_at"),
+            period_end=moment(
+                text(data, "expires_at")
+                or text(data, "current_period_end")
+                or text(data, "renewal_period_end")
+            ),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Payment:
+    """One payment, for the state that a refund or a dispute left it in.
+
+    `substatus` is Whop's finer word: succeeded, refunded, partially_refunded, dispute_lost, ...
+    """
+
+    id: str
+    substatus: str | None
+    membership: str | None
+    user: str | None
+    product: str | None
+    plan: str | None
+
+    @classmethod
+    def read(cls, data: Mapping[str, Any]) -> "Payment":
+        """Read a payment from an answer."""
+        return cls(
+            id=required(data, "id"),
+            substatus=text(data, "substatus"),
+            membership=reference(data, "membership"),
+            user=reference(data, "user"),
+            product=reference(data, "product"),
+            plan=reference(data, "plan"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """A product; `metadata` may carry the key of the room that it was made for."""
+
+    id: str
+    metadata: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, data: Mapping[str, Any]) -> "Product":
+        """Read a product from an answer."""
+        return cls(required(data, "id"), table(data, "metadata"))
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A plan of a product (Whop's newer word is variant; the ids are the same)."""
+
+    id: str
+    product: str | None
+
+    @classmethod
+    def read(cls, data: Mapping[str, Any]) -> "Plan":
+        """Read a plan from an answer."""
+        return cls(required(data, "id"), reference(data, "product"))
+
+
+@dataclass(frozen=True, slots=True)
+class Experience:
+    """A Chat experience; `products` is None where the answer (a list's) does not tell them."""
+
+    id: str
+    name: str
+    products: frozenset[str] | None
+
+    @classmethod
+    def read(cls, data: Mapping[str, Any]) -> "Experience":
+        """Read an experience from an answer."""
+        products = data.get("products")
+        attached = frozenset(p["id"] for p in products) if isinstance(products, list) else None
+        return cls(required(data, "id"), required(data, "name"), attached)
+
+
+@dataclass(frozen=True, slots=True)
+class Channel:
+    """The chat channel behind an experience, with its settings by Whop's names."""
+
+    id: str
+    settings: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, data: Mapping[str, Any]) -> "Channel":
+        """Read a channel from an answer."""
+        return cls(required(data, "id"), data)
+
+
+def required(data: Mapping[str, Any], key: str) -> str:
+    """Return a string that every such answer has.
+
+    Raises:
+        UnexpectedShape: it is not there.
+    """
+    value = text(data, key)
+    if value is None:
+        raise UnexpectedShape(f"an answer without {key!r}; it has {sorted(data)[:20]}")
+    return value
+
+
+def moment(value: str | None) -> datetime | None:
+    """Return the instant of an ISO 8601 text; one without an offset is in UTC."""
+    if value is None:
+        return None
+    try:
+        at = datetime.fromisoformat(value)
+    except ValueError:
+        return None
+    return (at if at.tzinfo else at.replace(tzinfo=UTC)).astimezone(UTC)
