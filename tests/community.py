@@ -9,9 +9,8 @@ async def main() -> None:
 
 import asyncio
 import contextlib
-import time
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -24,8 +23,12 @@ from webhooks.app import create_app
 from webhooks.inbox import Inbox, connect
 from webhooks.signature import Secrets
 from worker import main, rules
+from worker.leases import Leases
+from worker.sandbox.bodies import NewProduct
 from worker.sandbox.state import LATEST, LocalWhop, SeedProduct
 from worker.store import Place, Store
+from worker.subjects import Subjects, milliseconds
+from worker.whop.client import NEEDS
 
 HEAD = f'account = "{ACCOUNT}"\ntimezone = "America/New_York"\n'
 
@@ -44,7 +47,7 @@ class Community:
     redis: Any
     receiver: str
     clock: Callable[[], datetime]
-    workers: list[Worker] = field(default_factory=list)
+    workers: list[tuple[asyncio.Event, asyncio.Task[None]]] = field(default_factory=list)
 
     @property
     def prefix(self) -> str:
@@ -54,27 +57,31 @@ class Community:
     def store(self) -> Store:
         return Store(self.redis, self.prefix)
 
-    async def work(self) -> Worker:
+    async def work(self) -> None:
         """Start one more worker."""
         worker = Worker(**main.options(self.settings, clock=self.clock), handle_signals=False)
-        worker.running = asyncio.create_task(worker.async_run())
-        self.workers.append(worker)
-        return worker
+        stopping = asyncio.Event()
+        running = asyncio.create_task(main.run_until(stopping, worker))
+        self.workers.append((stopping, running))
+        async with asyncio.timeout(10):
+            while not worker._last_health_check and not running.done():  # noqa: ASYNC110 - arq has no event
+                await asyncio.sleep(0.01)
 
-    async def rest(self, worker: Worker) -> None:
-        """Stop a worker as SIGTERM does."""
-        self.workers.remove(worker)
-        await _stop(worker)
+    async def rest(self) -> None:
+        """Stop the oldest worker as SIGTERM does."""
+        stopping, running = self.workers.pop(0)
+        stopping.set()
+        await running
 
     async def settled(self, seconds: float = 20) -> None:
         """Wait until all deliveries are out, and nobody has anything to do now."""
         async with asyncio.timeout(seconds):
-            while len(self.whop.outbox) or await self.due():
+            while len(self.whop.outbox) or await self.due():  # noqa: ASYNC110 - others do the work
                 await asyncio.sleep(0.01)
 
     async def due(self) -> list[str]:
-        """Return the subjects that want a look now."""
-        at = self.clock().timestamp() * 1000
+        """Return the subjects that want a look now, or in the blink of an eye."""
+        at = self.clock().timestamp() * 1000 + 50
         found = await self.redis.zrangebyscore(f"{self.prefix}due", "-inf", at)
         return [subject.decode() for subject in found]
 
@@ -91,15 +98,85 @@ class Community:
     async def channel(self, key: str) -> Any:
         return self.whop.rooms.channel((await self.place(key)).channel or "")
 
+    async def cohort(self, room: str, user: str) -> str | None:
+        """Return the cohort that a user was given, if any."""
+        id_ = self.whop.people.user(user).id
+        cohort = await self.redis.hget(f"{self.prefix}seats:{room}", id_)
+        return cohort.decode() if cohort else None
+
+    @property
+    def subjects(self) -> Subjects:
+        return Subjects(self.redis, self.prefix, Leases(self.redis, self.prefix, "test"))
+
+    async def dead(self) -> dict[str, Any]:
+        """Return what failed for good."""
+        return await self.subjects.deaths()
+
+    async def sweep(self) -> None:
+        """Sweep, as a worker does every ten seconds: after a test moved its clock, nobody waits."""
+        await self.subjects.sweep(self.clock())
+
+    async def until_team_is_known(self, size: int) -> None:
+        """Wait for a worker to have asked who the admins are."""
+        async with asyncio.timeout(10):
+            while len(await self.store.team() or ()) < size:  # noqa: ASYNC110 - a worker asks
+                await asyncio.sleep(0.01)
+
     def rooms(self) -> list[str]:
         """Return the names of all Chat experiences that exist, with repetitions."""
         return sorted(room.name for room in self.whop.tables.experiences.values())
+
+    def forbid(self, action: str) -> None:
+        """Take a permission from the key."""
+        key = self.whop.tables.keys[API_KEY]
+        every = {one for needs in NEEDS.values() for one in needs.split(", ")}
+        key.permissions = frozenset(every - {action})
+
+    def allow_everything(self) -> None:
+        self.whop.tables.keys[API_KEY].permissions = None
+
+    async def until_called(self, operation: str) -> None:
+        """Wait for the first call of an operation to be answered or on its way back."""
+        await local_whop.until(lambda: self.server.journal.of(operation))
+
+    async def all_settled(self) -> None:
+        """Wait for the pauses of what failed, too; for rooms without a schedule."""
+        async with asyncio.timeout(30):
+            while len(self.whop.outbox) or await self.redis.zcard(f"{self.prefix}due"):  # noqa: ASYNC110 - others do the work
+                await asyncio.sleep(0.02)
+
+    async def until_delivered(self) -> None:
+        """Wait for all deliveries to be out."""
+        await local_whop.until(lambda: not len(self.whop.outbox))
+
+    async def bring_forward(self) -> None:
+        """Have everybody looked at who waits for a pause to end."""
+        inbox = Inbox(self.redis, ACCOUNT)
+        for subject in await self.redis.zrange(f"{self.prefix}due", 0, -1):
+            await inbox.mark(subject.decode(), "test", milliseconds(self.clock()))
+
+    def last_body(self, operation: str) -> str:
+        """Return the body of the last call of an operation."""
+        return self.server.journal.of(operation)[-1].body
+
+    async def everything_in_redis(self) -> str:
+        """Return all keys and values, as text."""
+        parts = []
+        for key in await self.redis.keys("*"):
+            parts += [repr(key), repr(await self.redis.dump(key))]
+            if await self.redis.type(key) == b"string":
+                parts.append(repr(await self.redis.get(key)))
+        return "\n".join(parts)
+
+    def delivered(self) -> list[Any]:
+        """Return every attempt that the local Whop made to deliver something."""
+        (hook,) = self.whop.tables.webhooks
+        return list(self.whop.outbox.newest_first(hook))
 
     def calls(self, operation: str) -> int:
         """Return how many calls of an operation succeeded."""
         counts = self.server.journal.counts.get(operation, {})
         return sum(n for status, n in counts.items() if status < 300)
-
 
 
 @contextlib.asynccontextmanager
@@ -113,13 +190,17 @@ async def running(
     pinned: bool = True,
     retry_seconds: tuple[float, ...] = (0.2, 0.4, 0.8),
     quota: tuple[int, int] = (600, 60),
+    seed: int = 1,
 ) -> AsyncIterator[Community]:
     """Run a community by the text of its rules, without their head."""
     parsed = rules.parse(HEAD + rooms)
     products = sorted({product for room in parsed.rooms for product in room.products})
     inbox = Inbox(connect(redis_url), ACCOUNT)
     app = create_app(
-        inbox=inbox, account=ACCOUNT, secrets=Secrets.parse(SECRET), clock=time.time
+        inbox=inbox,
+        account=ACCOUNT,
+        secrets=Secrets.parse(SECRET),
+        clock=lambda: clock().timestamp(),
     )
     async with contextlib.AsyncExitStack() as stack:
         receiver = await stack.enter_async_context(local_whop.serving(app))
@@ -134,6 +215,7 @@ async def running(
             api_version_date=LATEST if pinned else None,
             clock=clock,
             retry_seconds=retry_seconds,
+            seed_number=seed,
         )
         server = await stack.enter_async_context(local_whop.running(whop))
         client = redis.asyncio.Redis.from_url(redis_url)
@@ -151,14 +233,17 @@ async def running(
             await seller.settled()
             yield seller
         finally:
-            for worker in seller.workers:
-                await _stop(worker)
+            while seller.workers:
+                await seller.rest()
             await client.aclose()
             await inbox.close()
 
 
-async def _stop(worker: Worker) -> None:
-    worker.main_task.cancel()
-    await asyncio.wait([worker.running])
-    with contextlib.suppress(asyncio.CancelledError):
-        await worker.close()
+def settings(old: main.Settings, rooms: str) -> main.Settings:
+    """Return the worker's settings with other rules."""
+    return replace(old, rules=rules.parse(HEAD + rooms))
+
+
+def product(title: str) -> NewProduct:
+    """Return what a seller would send to make a product by hand."""
+    return NewProduct(title=title)

@@ -26,11 +26,14 @@ from worker.sandbox.app import create_app
 from worker.sandbox.deliveries import Sender
 from worker.sandbox.journal import Journal
 from worker.sandbox.main import Unsignaled
+from worker.sandbox.outbox import Outcome
 from worker.sandbox.state import LATEST, LocalWhop, SeedProduct, seed
 
 ACCOUNT = "biz_Usher000000001"
 API_KEY = "apik_local_whop_tests"
 SECRET = "ws_" + "5e" * 32
+FAILED = Outcome(500, b"{}", 0.0)
+"""An attempt that the endpoint did not acknowledge."""
 
 
 def build(
@@ -93,9 +96,18 @@ async def running(whop: LocalWhop, *, sender: Sender | None = None) -> AsyncIter
 
 
 @contextlib.asynccontextmanager
+async def in_process(whop: LocalWhop) -> AsyncIterator[Server]:
+    """Answer without a socket, and deliver nothing: for tests of the API alone."""
+    journal = Journal()
+    transport = httpx.ASGITransport(create_app(whop, journal=journal))
+    async with httpx.AsyncClient(transport=transport, base_url="http://whop.test") as control:
+        yield Server(whop=whop, url="http://whop.test", journal=journal, control=control)
+
+
+@contextlib.asynccontextmanager
 async def serving(app: ASGIApp) -> AsyncIterator[str]:
     """Serve any application on a free loopback port, in this event loop; yields its URL."""
-    with socket.socket() as listening:
+    with socket.socket(proto=socket.IPPROTO_TCP) as listening:  # asyncio sets TCP_NODELAY on these
         listening.bind(("127.0.0.1", 0))
         port = listening.getsockname()[1]
         config = uvicorn.Config(app, log_level="warning", lifespan="on", access_log=False)
@@ -116,7 +128,7 @@ class Endpoint:
     answers: list[int] = field(default_factory=list)
     heard: list[httpx.Request] = field(default_factory=list)
 
-    async def __call__(self, scope, receive, send) -> None:  # noqa: ANN001 - plain ASGI
+    async def __call__(self, scope, receive, send) -> None:
         if scope["type"] == "lifespan":
             await _lifespan(receive, send)
             return
@@ -132,7 +144,7 @@ class Endpoint:
         await send({"type": "http.response.body", "body": b'{"heard":true}'})
 
 
-async def _lifespan(receive, send) -> None:  # noqa: ANN001 - plain ASGI
+async def _lifespan(receive, send) -> None:
     for word in ("startup", "shutdown"):
         await receive()
         await send({"type": f"lifespan.{word}.complete"})

@@ -38,12 +38,8 @@ NO_RETRY = {"max_retries": 0}
 
 
 def sdk(server: Server, token: str = API_KEY) -> AsyncWhop:
-    return AsyncWhop(
-        token=token, environment=WhopEnvironment(**{name: server.api_url for name in HOSTS})
-    )
-
-
-HOSTS = list(WhopEnvironment.PRODUCTION.__dict__)
+    here = WhopEnvironment(api=server.api_url, vault=server.api_url)
+    return AsyncWhop(token=token, environment=here, httpx_client=server.control)
 
 
 @contextlib.asynccontextmanager
@@ -160,7 +156,7 @@ async def _look_after_memberships(server: Server, whop: AsyncWhop) -> None:
 
 async def _read_the_rest(server: Server, whop: AsyncWhop) -> None:
     held = server.whop.memberships.buy("prod_ticket", "grace")
-    payment = [one async for one in await whop.payments.list(membership_id=held.id)][0]
+    payment = await anext(aiter(await whop.payments.list(membership_id=held.id)))
     assert (payment.status, payment.substatus) == ("paid", "succeeded")
     assert payment.total is not None
     assert payment.total.amount == "49.00"
@@ -232,8 +228,18 @@ REFUSALS: list[tuple[type[Exception], str, Callable[[AsyncWhop], Awaitable[objec
     (NotFoundError, "exp_none", lambda w: w.chat_channels.retrieve("exp_none")),
     (BadRequestError, "status", lambda w: w.memberships.list(status="asleep")),
     (BadRequestError, "cursor", lambda w: w.products.list(after="%%%")),
-    (UnprocessableEntityError, "title", lambda w: w.products.create(title="x" * 81)),
-    (UnprocessableEntityError, "event", lambda w: w.webhooks.create(url="http://h", events=["no"])),
+    (BadRequestError, "event", lambda w: w.webhooks.create(url="http://h", events=["no"])),
+    (BadRequestError, "plan_id", lambda w: w.memberships.invite(request={"email": "a@b.c"})),
+    (
+        UnprocessableEntityError,
+        "account_id",
+        lambda w: w.experiences.create(account_id="", app_id=CHAT_APP),
+    ),
+    (
+        UnprocessableEntityError,
+        "who_can_post",
+        lambda w: w.chat_channels.update("exp_none", who_can_post="nobody"),
+    ),
 ]
 
 
@@ -242,9 +248,9 @@ def test_the_sdk_raises_its_typed_error(
     error: type[Exception], words: str, ask: Callable[[AsyncWhop], Awaitable[object]]
 ) -> None:
     async def main() -> None:
-        async with judged() as (_, whop):
+        async with local_whop.in_process(local_whop.build()) as server:
             with pytest.raises(error) as caught:
-                await ask(whop)
+                await ask(sdk(server))
             told = caught.value.body["error"]
             assert words in told["message"]
             assert told["type"]
@@ -273,10 +279,10 @@ def test_the_sdk_sees_unknown_keys_missing_permissions_conflicts_and_the_quota()
                 await whop.memberships.cancel(held.id, request_options=NO_RETRY)
 
             server.whop.faults.rate_limit = RateLimit(count=2, seconds=60)
-            await whop.products.list()
-            await whop.products.list()
+            for _ in range(2):
+                await whop.experiences.list(account_id=ACCOUNT)
             with pytest.raises(TooManyRequestsError) as limited:
-                await whop.products.list(request_options=NO_RETRY)
+                await whop.experiences.list(account_id=ACCOUNT, request_options=NO_RETRY)
             assert "wait 60 seconds" in limited.value.body["error"]["message"]
             assert limited.value.headers["retry-after"] == "60"
 

@@ -31,10 +31,6 @@ Status = Literal[
 LARGEST: Final = 1024 * 1024
 """Bytes that a body may have."""
 
-PATIENCE: Final = 5.0
-"""Seconds that an answer may wait for Redis. The script may still run later: that is a duplicate
-when Whop tries again, never a loss."""
-
 CODES: Final[dict[Status, int]] = {
     "accepted": 202,
     "duplicate": 200,
@@ -47,6 +43,7 @@ CODES: Final[dict[Status, int]] = {
 
 _ACKNOWLEDGED: Final = frozenset({"accepted", "duplicate", "ignored"})
 _JSON: Final = (b"content-type", b"application/json")
+_READY_WITHIN: Final = 3.0
 _RETRY_AFTER: Final = (b"retry-after", b"5")
 _EXTRA_HEADERS: Final[dict[Status, list[tuple[bytes, bytes]]]] = {
     "oversized": [(b"connection", b"close")],  # or the server would read the rest, to throw it away
@@ -61,7 +58,13 @@ class Store(Protocol):
     """The part of the inbox that the door needs."""
 
     async def put(self, delivery: Delivery, /) -> bool:
-        """Keep a delivery and say whether it is new; a 2xx is given on this answer only."""
+        """Keep a delivery and say whether it is new; a 2xx is given on this answer only.
+
+        The store bounds the wait: a timer for each delivery would cost what its signature does.
+
+        Raises:
+            InboxUnavailable: after some seconds at most, if nobody confirms it.
+        """
 
     async def ready(self) -> bool:
         """Say whether deliveries can be kept now."""
@@ -140,10 +143,7 @@ class Door:
 
     async def _keep(self, name: str, delivery: Delivery) -> Answer:
         try:
-            async with asyncio.timeout(PATIENCE):
-                new = await self._inbox.put(delivery)
-        except TimeoutError:
-            return Answer("unavailable", name, f"Redis did not answer in {PATIENCE:.0f} seconds")
+            new = await self._inbox.put(delivery)
         except InboxUnavailable as unavailable:
             return Answer("unavailable", name, str(unavailable))
         return Answer("accepted" if new else "duplicate", name)
@@ -235,7 +235,7 @@ async def _send(send: Send, answer: Answer) -> None:
 
 async def _ready(inbox: Store) -> bool:
     try:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(_READY_WITHIN):
             return await inbox.ready()
     except TimeoutError:
         return False

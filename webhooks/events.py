@@ -6,6 +6,7 @@ field of an unexpected type reads as absent: the delivery still says where to lo
 """
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -36,7 +37,7 @@ class Delivery(msgspec.Struct, frozen=True, omit_defaults=True):
 
     `subject` is what to look at again: `member:user_...`, or `membership:mem_...` or
     `payment:pay_...` where the message names no user; None where it names nobody at all.
-    `received` is in milliseconds since the epoch, `updated_at` is Whop's own text.
+    `received` is in milliseconds since the epoch; `updated_at` is when Whop last changed it.
     """
 
     id: str
@@ -50,7 +51,7 @@ class Delivery(msgspec.Struct, frozen=True, omit_defaults=True):
     product: str | None = None
     plan: str | None = None
     status: str | None = None
-    updated_at: str | None = None
+    updated_at: datetime | None = None
 
     @property
     def about(self) -> str:
@@ -98,7 +99,7 @@ def _facts(id_: str, type_: str, data: Mapping[str, Any], account: str | None, a
         product=reference(data, "product") or reference(around, "product"),
         plan=reference(data, "plan") or reference(around, "plan"),
         status=text(data, "status"),
-        updated_at=text(data, "updated_at"),
+        updated_at=moment(text(data, "updated_at")),
     )
 
 
@@ -125,3 +126,12 @@ def table(data: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     """Return an object, or an empty one where there is anything else."""
     value = data.get(key)
     return value if isinstance(value, dict) else {}
+
+
+def moment(value: str | None) -> datetime | None:
+    """Return the instant, in UTC, of an ISO 8601 text; one without an offset is in UTC."""
+    try:
+        at = datetime.fromisoformat(value or "")
+        return (at if at.tzinfo else at.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None

@@ -4,11 +4,18 @@ It belongs to the extra `local`: production brings its own Redis.
 """
 
 import contextlib
+import ctypes
+import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
+
+PR_SET_PDEATHSIG: Final = 1
+"""Of `prctl(2)`: the signal that a process gets when its parent dies."""
 
 
 class EmbeddedError(Exception):
@@ -46,7 +53,11 @@ def start(folder: Path, port: int, *, fsync: str = "always") -> "subprocess.Pope
     }
     arguments = [part for key, value in settings.items() for part in (f"--{key}", value)]
     process = subprocess.Popen(  # noqa: S603 - our own binary, our own arguments
-        [str(_binary()), *arguments], start_new_session=True, stdout=subprocess.DEVNULL
+        [str(_binary()), *arguments],
+        start_new_session=True,
+        preexec_fn=end_with_parent,  # noqa: PLW1509 - it calls nothing but prctl
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     deadline = time.monotonic() + 10
     while not _answers(port):
@@ -75,6 +86,12 @@ def stop(process: "subprocess.Popen[bytes]") -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+
+
+def end_with_parent() -> None:
+    """Have Linux end the calling process when its parent is killed: nothing is left running."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _binary() -> Path:

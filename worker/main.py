@@ -12,7 +12,7 @@ import os
 import random
 import signal
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -229,36 +229,54 @@ def work(settings: Settings) -> None:
 
 async def _supervise(settings: Settings) -> None:
     loop, stopping = asyncio.get_running_loop(), asyncio.Event()
-    worker: Worker | None = None
-
-    def stop(signum: signal.Signals) -> None:
-        stopping.set()
-        if worker:
-            worker.handle_sig_wait_for_completion(signum)
-
     for signum in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(signum, stop, signum)
+        loop.add_signal_handler(signum, stopping.set)
     while not stopping.is_set():
         worker = Worker(**options(settings), handle_signals=False)
         log.info("worker.started", account=settings.rules.account, api=settings.api_url)
         try:
-            await worker.async_run()
+            await run_until(stopping, worker)
         except (RedisError, OSError) as error:
             log.warning("redis.away", why=str(error), next="the worker waits for it")
-        except asyncio.CancelledError:
-            log.info("worker.stopping")
-        await _close(worker)
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(stopping.wait(), 0 if stopping.is_set() else 1)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stopping.wait(), 1)
     log.info("worker.stopped")
 
 
-async def _close(worker: Worker) -> None:
-    """Close a worker whose Redis may be away: then there is nothing to say good-bye to."""
-    try:
+async def run_until(stopping: asyncio.Event, worker: Worker) -> None:
+    """Run a worker until it is to stop; then let its jobs finish, or give them back, and close it.
+
+    Raises:
+        RedisError, OSError: Redis went away; the worker is closed.
+    """
+    running = asyncio.create_task(worker.async_run())
+    stopped = asyncio.create_task(stopping.wait())
+    await asyncio.wait({running, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
+    if not running.done():
+        log.info("worker.stopping", jobs=len(worker.tasks))
+        worker.allow_pick_jobs = False
+        await asyncio.wait(
+            [*worker.tasks.values(), asyncio.create_task(_nothing())], timeout=FINISH
+        )
+    await _end([running, *worker.tasks.values()])
+    worker.tasks.clear()  # or arq's close would stumble over those that were cancelled
+    with contextlib.suppress(RedisError, OSError, asyncio.CancelledError):
         await worker.close()
-    except (RedisError, OSError, asyncio.CancelledError):
-        await asyncio.wait([*worker.tasks.values(), asyncio.create_task(asyncio.sleep(0))])
+    if not running.cancelled():
+        running.result()
+
+
+async def _end(tasks: Sequence["asyncio.Task[Any]"]) -> None:
+    """Cancel tasks until they are done: one cancel can be lost in the Redis client's timeouts."""
+    while pending := [task for task in tasks if not task.done()]:
+        for task in pending:
+            task.cancel()
+        await asyncio.wait(pending, timeout=0.5)
+
+
+async def _nothing() -> None:
+    """Give `asyncio.wait` something to wait for where nothing runs."""
 
 
 def __getattr__(name: str) -> Any:

@@ -133,7 +133,12 @@ def _alone(folder: Path) -> Iterator[None]:
 def _child(arguments: list[str], env: Mapping[str, str]) -> Iterator["subprocess.Popen[bytes]"]:
     """Run one of Usher's commands in a session of its own: Ctrl-C reaches it through us."""
     command = [sys.executable, "-m", "worker.cli", *arguments]
-    process = subprocess.Popen(command, env=dict(env), start_new_session=True)  # noqa: S603 - our own
+    process = subprocess.Popen(  # noqa: S603 - our own command
+        command,
+        env=dict(env),
+        start_new_session=True,
+        preexec_fn=embedded.end_with_parent,  # noqa: PLW1509 - it calls nothing but prctl
+    )
     try:
         yield process
     finally:

@@ -18,7 +18,7 @@ class Seen:
 
     status: str
     product: str | None
-    updated_at: str | None
+    updated_at: datetime | None
 
 
 class Hint(Protocol):
@@ -41,7 +41,7 @@ class Hint(Protocol):
         """The status that it says."""
 
     @property
-    def updated_at(self) -> str | None:
+    def updated_at(self) -> datetime | None:
         """When Whop last changed what it shows."""
 
 
@@ -61,10 +61,6 @@ def is_news(hint: Hint, seen: Mapping[str, Seen]) -> bool:
 
 
 def _later(hint: Hint, known: Seen) -> bool:
-    if hint.updated_at == known.updated_at:
-        return False
-    try:
-        said, had = (datetime.fromisoformat(t or "") for t in (hint.updated_at, known.updated_at))
-    except ValueError:
+    if hint.updated_at is None or known.updated_at is None:
         return True
-    return said > had
+    return hint.updated_at > known.updated_at

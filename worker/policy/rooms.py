@@ -64,11 +64,6 @@ def calendar_cohort(cohorts: Cohorts, bought: datetime, zone: ZoneInfo) -> str |
     return None
 
 
-def seat_cohort(taken: int, seats: int) -> str:
-    """Return the cohort of the next seat when so many have been given: 1, 2, 3, ..."""
-    return str(taken // seats + 1)
-
-
 def title(room: Room, cohort: str | None) -> str:
     """Return the room's name on Whop, with `{cohort}` written out for people."""
     return room.name.replace("{cohort}", _spoken(cohort)) if cohort else room.name

@@ -15,7 +15,7 @@ from worker.sandbox.gate import Answer, Quota, Replays, caller, version
 from worker.sandbox.journal import Entry, Journal
 from worker.sandbox.operations import OPERATIONS
 from worker.sandbox.records import Key
-from worker.sandbox.refusals import NotFound, Refusal
+from worker.sandbox.refusals import BadRequest, NotFound, Refusal, Unprocessable
 from worker.sandbox.state import LocalWhop
 
 PREFIX = "/api/v1"
@@ -60,7 +60,7 @@ class Desk:
         try:
             answer = await self._admit(operation, request, body)
         except Refusal as refusal:
-            return _refused(refusal)
+            return _refused(refusal, older=operation.older)
         lost = faults.fail(operation.name, after=True)
         return answer if lost is None else _broken(lost)
 
@@ -108,7 +108,11 @@ class Desk:
         if kept is not None:
             headers = kept.headers | {"Idempotent-Replayed": "true"}
             return Answer(kept.status, kept.body, headers)
-        answer = await _run(operation, call)
+        try:
+            answer = await _run(operation, call)
+        except BaseException:
+            self._replays.forget(who, idempotency_key)
+            raise
         self._replays.end(who, idempotency_key, answer)
         return answer
 
@@ -135,11 +139,13 @@ async def _run(operation: Operation, call: Call) -> Answer:
         if inspect.isawaitable(result):
             result = await result
     except Refusal as refusal:
-        return _refused(refusal)
+        return _refused(refusal, older=operation.older)
     return Answer(200, msgspec.json.encode(result))
 
 
-def _refused(refusal: Refusal) -> Answer:
+def _refused(refusal: Refusal, *, older: bool = False) -> Answer:
+    if isinstance(refusal, Unprocessable) and not older:
+        refusal = BadRequest(refusal.message)
     return Answer(refusal.status, msgspec.json.encode(refusal.body()), refusal.headers)
 
 

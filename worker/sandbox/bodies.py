@@ -57,8 +57,8 @@ class NewPlan(msgspec.Struct, kw_only=True):
     product_id: Text
     account_id: str | None = None
     plan_type: Literal["one_time", "renewal"] = "one_time"
-    initial_price: Price = 0
-    renewal_price: Price = 0
+    initial_price: Price = 0.0
+    renewal_price: Price = 0.0
     currency: str = "usd"
     billing_period: Days | None = None
     expiration_days: Days | None = None

@@ -134,6 +134,7 @@ class Operation(msgspec.Struct, frozen=True):
     """One call of the API: its name, its place, the permissions it needs, and what does it.
 
     An operation that is `only_at` a date is a 404 at every other; a `public` one needs no key.
+    The `older` ones say 422 where the native ones say 400: so the SDK's errors of each have it.
     """
 
     name: str
@@ -143,3 +144,4 @@ class Operation(msgspec.Struct, frozen=True):
     run: Callable[[Call], Any]
     only_at: str | None = None
     public: bool = False
+    older: bool = False

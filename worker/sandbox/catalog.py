@@ -83,7 +83,7 @@ class Catalog:
             product_id=wanted.product_id,
             plan_type=wanted.plan_type,
             initial_price=wanted.initial_price,
-            renewal_price=wanted.renewal_price if wanted.plan_type == "renewal" else 0,
+            renewal_price=wanted.renewal_price if wanted.plan_type == "renewal" else 0.0,
             currency=wanted.currency,
             billing_period=_period(wanted),
             expiration_days=wanted.expiration_days,

@@ -1,9 +1,10 @@
 """The controls, `/sandbox/...`: what people do on Whop's own pages, and what tests switch.
 
-They need no key: the local Whop listens on the loopback and keeps nothing that is worth one.
+They need no key: the local Whop listens on the loopback and keeps nothing that is worth one. But
+a web page from elsewhere, open in the same browser, is refused: it sends its `Origin`.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any, Literal, TypeVar
 
 import msgspec
@@ -14,7 +15,7 @@ from starlette.routing import Route
 from worker.sandbox.journal import Journal
 from worker.sandbox.overview import overview
 from worker.sandbox.records import Membership
-from worker.sandbox.refusals import BadRequest, Refusal, Unprocessable
+from worker.sandbox.refusals import BadRequest, Forbidden, Refusal, Unprocessable
 from worker.sandbox.state import LocalWhop
 
 Body = TypeVar("Body", bound=msgspec.Struct)
@@ -149,7 +150,10 @@ class Control:
         """Show the switches, or set those that the body names."""
         if request.method == "PATCH":
             try:
+                _refuse_strangers(request)
                 self._whop.faults.change(await request.body())
+            except Refusal as refusal:
+                return _refused(refusal)
             except msgspec.DecodeError as wrong:
                 return _refused(Unprocessable(str(wrong)))
             self._whop.outbox.wake()
@@ -174,11 +178,18 @@ def _route(
 
     async def endpoint(request: Request) -> Response:
         try:
+            _refuse_strangers(request)
             return _json(act(_read(await request.body(), kind)))
         except Refusal as refusal:
             return _refused(refusal)
 
     return Route(path, endpoint, methods=[method])
+
+
+def _refuse_strangers(request: Request) -> None:
+    origin = request.headers.get("origin")
+    if origin is not None and origin.partition("://")[2] != request.headers.get("host"):
+        raise Forbidden("The controls are for the local Whop's own page and for programs")
 
 
 def _read(raw: bytes, kind: type[Body]) -> Body:
@@ -197,6 +208,3 @@ def _refused(refusal: Refusal) -> Response:
 def _json(content: object, status: int = 200) -> Response:
     body = msgspec.json.encode(content)
     return Response(body, status_code=status, media_type="application/json")
-
-
-Endpoint = Callable[[Request], Awaitable[Response]]

@@ -12,6 +12,7 @@ from worker.sandbox.state import LocalWhop
 from worker.sandbox.wire import Broken, Wire
 
 CONCURRENCY = 64
+PAUSE_CHECK_SECONDS = 0.05
 TIMEOUT_SECONDS = 5.0
 """How long an endpoint may take; Whop's own limit is not documented."""
 
@@ -52,7 +53,11 @@ class Sender:
             for task in self._busy:
                 task.cancel()
             await asyncio.gather(*self._busy, return_exceptions=True)
-            self._wire.close()
+            self.close()
+
+    def close(self) -> None:
+        """Close the connections that are kept open."""
+        self._wire.close()
 
     def _start_what_is_due(self) -> None:
         free = self._concurrency - len(self._busy)
@@ -67,14 +72,20 @@ class Sender:
 
     async def _wait(self) -> None:
         """Sleep until something is put, done or due."""
-        due = self._whop.outbox.next_due()
-        full = len(self._busy) >= self._concurrency
-        pause = None if due is None or full else (due - self._whop.core.clock()).total_seconds()
         try:
-            async with asyncio.timeout(None if pause is None else max(pause, 0)):
+            async with asyncio.timeout(self._seconds_to_wait()):
                 await self._news.wait()
         except TimeoutError:
             return
+
+    def _seconds_to_wait(self) -> float | None:
+        """Return how long nothing can be due; a pause of the deliveries may end unannounced."""
+        if self._whop.faults.deliveries_paused:
+            return PAUSE_CHECK_SECONDS
+        due = self._whop.outbox.next_due()
+        if due is None or len(self._busy) >= self._concurrency:
+            return None
+        return max((due - self._whop.core.clock()).total_seconds(), 0)
 
     async def _deliver(self, message: Outgoing) -> None:
         hook = self._whop.tables.webhooks.get(message.webhook_id)
@@ -100,7 +111,7 @@ class Sender:
             answer = await self._wire.post(
                 hook.url, headers, body, timeout_seconds=self._timeout_seconds
             )
-        except (OSError, Broken) as broken:
+        except (OSError, ValueError, Broken) as broken:
             reason = f"{type(broken).__name__}: {broken}".encode()
             return Outcome(0, reason, perf_counter() - began)
         return Outcome(answer.status, answer.body, perf_counter() - began)

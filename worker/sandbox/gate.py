@@ -126,9 +126,13 @@ class Replays:
     def end(self, caller: str, key: str, answer: Answer) -> None:
         """Keep the answer, or forget the key after a server's error."""
         if answer.status >= SERVER_ERROR:
-            del self._kept[caller, key]
+            self.forget(caller, key)
         else:
             self._kept[caller, key].answer = answer
+
+    def forget(self, caller: str, key: str) -> None:
+        """Let the key be used again."""
+        del self._kept[caller, key]
 
     def _expire(self, now: datetime) -> None:
         """Forget what is older than a day; the oldest come first."""

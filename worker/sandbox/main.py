@@ -65,8 +65,21 @@ async def serve(
         webhook_secret=webhook_secret,
         api_version_date=api_version_date,
     )
-    with socket.create_server((host, port)) as listening:
+    with _listening(host, port) as listening:
         await _serve(whop, listening, keeper=keeper, ready=ready, stop=stop)
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    """Bind the port; asyncio sets TCP_NODELAY only on sockets that say that they are TCP."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((host, port))
+    except OSError:
+        listening.close()
+        raise
+    return listening
 
 
 async def _serve(
@@ -98,7 +111,7 @@ async def _announce(
         await asyncio.sleep(0.01)
     if ready is not None:
         host, port = listening.getsockname()[:2]
-        ready(f"http://{host}:{port}")
+        ready(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
 
 
 async def _stop_when(stop: asyncio.Event, server: uvicorn.Server) -> None:
@@ -107,6 +120,9 @@ async def _stop_when(stop: asyncio.Event, server: uvicorn.Server) -> None:
 
 
 async def _end(*tasks: "asyncio.Task[None]") -> None:
+    """Cancel the tasks and wait for them; what went wrong in one is raised."""
     for task in tasks:
         task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    for outcome in await asyncio.gather(*tasks, return_exceptions=True):
+        if isinstance(outcome, Exception):
+            raise outcome

@@ -78,8 +78,8 @@ class Plan(Record, kw_only=True):
 
     product_id: str
     plan_type: str = "one_time"
-    initial_price: float = 0
-    renewal_price: float = 0
+    initial_price: float = 0.0
+    renewal_price: float = 0.0
     currency: str = "usd"
     billing_period: int | None = None
     expiration_days: int | None = None
@@ -182,7 +182,7 @@ class Payment(Record, kw_only=True):
     substatus: str = "succeeded"
     paid_at: datetime | None = None
     refunded_at: datetime | None = None
-    refunded_amount: float = 0
+    refunded_amount: float = 0.0
     failure_message: str | None = None
 
 

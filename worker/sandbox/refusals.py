@@ -6,7 +6,7 @@ Refusal
 ├── Forbidden        403  the key lacks a permission, which is named
 ├── NotFound         404
 ├── Conflict         409  the object's state does not allow it
-├── Unprocessable    422  a field is missing or wrong
+├── Unprocessable    422  a field is missing or wrong; native endpoints say 400 for it
 └── TooManyRequests  429  the quota of this operation and key is used up
 """
 

@@ -156,7 +156,7 @@ def first_charge(plan: Plan) -> float:
     A renewal plan charges both at once, unless it begins with a trial (Whop: Plans API).
     """
     renews = plan.plan_type == "renewal" and not plan.trial_period_days
-    return plan.initial_price + (plan.renewal_price if renews else 0)
+    return plan.initial_price + (plan.renewal_price if renews else 0.0)
 
 
 def _formatted_price(plan: Plan) -> str:

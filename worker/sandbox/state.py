@@ -130,8 +130,8 @@ class SeedProduct(msgspec.Struct, kw_only=True, frozen=True):
 
 
 PRICES = {
-    "renewal": {"renewal_price": 29, "billing_period": 30},
-    "one_time": {"initial_price": 49},
+    "renewal": {"renewal_price": 29.0, "billing_period": 30},
+    "one_time": {"initial_price": 49.0},
 }
 
 

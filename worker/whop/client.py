@@ -37,6 +37,9 @@ CHAT_APP: Final = "app_xml5hbizmZPgUT"
 
 TIMEOUT: Final = httpx.Timeout(20.0, connect=5.0)
 TRIES: Final = 3
+"""Tries of one call. Where Whop may take no notice of our key (its older endpoints: experiences,
+messages), a POST is tried once: whoever repeats it must look first."""
+
 PATIENCE: Final = 30.0
 """Seconds that a call waits at the most when Whop names a delay; longer is the job's matter."""
 
@@ -173,7 +176,7 @@ class Whop:
     async def create_chat(self, *, name: str, key: str) -> Experience:
         """Make a Chat experience; its channel comes with it."""
         body = {"account_id": self._account, "app_id": CHAT_APP, "name": name}
-        return Experience.read(await self._post("experiences", body, key=key))
+        return Experience.read(await self._post("experiences", body, key=key, tries=1))
 
     async def attach(self, experience: str, product: str, *, key: str) -> None:
         """Open an experience to a product's members."""
@@ -199,7 +202,8 @@ class Whop:
 
     async def post_message(self, channel: str, content: str, *, key: str) -> None:
         """Write a message (Markdown) into a channel."""
-        await self._post("messages", {"channel_id": channel, "content": content}, key=key)
+        body = {"channel_id": channel, "content": content}
+        await self._post("messages", body, key=key, tries=1)
 
     async def permitted(self, actions: Sequence[str]) -> frozenset[str]:
         """Return which of these permissions the key has on the account."""
@@ -224,9 +228,9 @@ class Whop:
         return await self._call("GET", path, id_)
 
     async def _post(
-        self, path: str, body: Mapping[str, Any], id_: str = "", *, key: str, date: str = API_DATE
+        self, path: str, body: Mapping[str, Any], id_: str = "", *, key: str, **how: Any
     ) -> dict[str, Any]:
-        return await self._call("POST", path, id_, body=body, key=key, date=date)
+        return await self._call("POST", path, id_, body=body, key=key, **how)
 
     async def _call(
         self,
@@ -238,6 +242,7 @@ class Whop:
         body: Mapping[str, Any] | None = None,
         key: str | None = None,
         date: str = API_DATE,
+        tries: int = TRIES,
     ) -> dict[str, Any]:
         operation = f"{method} /{path.format('{id}')}"
         headers = {"Api-Version-Date": date} | ({"Idempotency-Key": key} if key else {})
@@ -249,13 +254,13 @@ class Whop:
             json=body,
             timeout=TIMEOUT,
         )
-        for attempt in range(TRIES):
+        for attempt in range(tries):
             await self._quota.wait(operation)
             try:
                 return await self._once(operation, request)
             except Unavailable as error:
-                delay = (1 + error.after) if error.after else 0.5 * 2**attempt
-                if attempt == TRIES - 1 or delay > PATIENCE:
+                delay = (1 + error.after) if error.after else 0.2 * 2**attempt
+                if attempt == tries - 1 or delay > PATIENCE:
                     raise
                 await asyncio.sleep(delay * self._rng.uniform(0.8, 1.2))
         raise AssertionError("the last try returns or raises")

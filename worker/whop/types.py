@@ -6,10 +6,10 @@ have it; the readers take both. Instants are aware and in UTC.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
-from webhooks.events import reference, table, text
+from webhooks.events import moment, reference, table, text
 
 
 class UnexpectedShape(ValueError):
@@ -26,7 +26,7 @@ class Membership:
     product: str | None
     plan: str | None
     created_at: datetime | None
-    updated_at: str | None
+    updated_at: datetime | None
     period_end: datetime | None
 
     @classmethod
@@ -39,7 +39,7 @@ class Membership:
             product=reference(data, "product"),
             plan=reference(data, "plan"),
             created_at=moment(text(data, "created_at")),
-            updated_at=text(data, "updated_at"),
+            updated_at=moment(text(data, "updated_at")),
             period_end=moment(
                 text(data, "expires_at")
                 or text(data, "current_period_end")
@@ -140,14 +140,3 @@ def required(data: Mapping[str, Any], key: str) -> str:
     if value is None:
         raise UnexpectedShape(f"an answer without {key!r}; it has {sorted(data)[:20]}")
     return value
-
-
-def moment(value: str | None) -> datetime | None:
-    """Return the instant of an ISO 8601 text; one without an offset is in UTC."""
-    if value is None:
-        return None
-    try:
-        at = datetime.fromisoformat(value)
-    except ValueError:
-        return None
-    return (at if at.tzinfo else at.replace(tzinfo=UTC)).astimezone(UTC)

@@ -1,5 +1,7 @@
 """Chat channels and their settings; a channel answers to its own id and to its experience's."""
 
+from functools import partial
+
 from worker.sandbox import bodies, shapes
 from worker.sandbox.call import Call, Operation
 from worker.sandbox.pages import paginate
@@ -37,8 +39,10 @@ def update(call: Call) -> Json:
 
 PATH = "/chat_channels/{id}"
 
+_older = partial(Operation, older=True)
+
 OPERATIONS = (
-    Operation("chat_channels.list", "GET", "/chat_channels", ("chat:read",), listing),
-    Operation("chat_channels.retrieve", "GET", PATH, ("chat:read",), retrieve),
-    Operation("chat_channels.update", "PATCH", PATH, ("chat:moderate",), update),
+    _older("chat_channels.list", "GET", "/chat_channels", ("chat:read",), listing),
+    _older("chat_channels.retrieve", "GET", PATH, ("chat:read",), retrieve),
+    _older("chat_channels.update", "PATCH", PATH, ("chat:moderate",), update),
 )

@@ -1,5 +1,7 @@
 """Experiences, and the products that open them."""
 
+from functools import partial
+
 from worker.sandbox import bodies, shapes
 from worker.sandbox.call import Call, Operation
 from worker.sandbox.pages import paginate
@@ -63,12 +65,14 @@ def detach(call: Call) -> Json:
 
 PATH = "/experiences/{id}"
 
+_older = partial(Operation, older=True)
+
 OPERATIONS = (
-    Operation("experiences.list", "GET", "/experiences", (), listing),
-    Operation("experiences.create", "POST", "/experiences", ("experience:create",), create),
-    Operation("experiences.retrieve", "GET", PATH, (), retrieve),
-    Operation("experiences.update", "PATCH", PATH, ("experience:update",), update),
-    Operation("experiences.delete", "DELETE", PATH, ("experience:delete",), delete),
-    Operation("experiences.attach", "POST", f"{PATH}/attach", ("experience:attach",), attach),
-    Operation("experiences.detach", "POST", f"{PATH}/detach", ("experience:detach",), detach),
+    _older("experiences.list", "GET", "/experiences", (), listing),
+    _older("experiences.create", "POST", "/experiences", ("experience:create",), create),
+    _older("experiences.retrieve", "GET", PATH, (), retrieve),
+    _older("experiences.update", "PATCH", PATH, ("experience:update",), update),
+    _older("experiences.delete", "DELETE", PATH, ("experience:delete",), delete),
+    _older("experiences.attach", "POST", f"{PATH}/attach", ("experience:attach",), attach),
+    _older("experiences.detach", "POST", f"{PATH}/detach", ("experience:detach",), detach),
 )

@@ -6,7 +6,7 @@ from worker.sandbox import shapes
 from worker.sandbox.call import Call, Operation
 from worker.sandbox.pages import paginate
 from worker.sandbox.records import Member, Membership
-from worker.sandbox.refusals import BadRequest, NotFound
+from worker.sandbox.refusals import BadRequest
 from worker.sandbox.shapes import Json
 
 READ = "member:basic:read"
@@ -131,7 +131,7 @@ def permissions(call: Call) -> Json:
 
 def _visible(call: Call, resource_id: str | None) -> bool:
     if resource_id is None:
-        raise NotFound("resource_id is required")
+        raise BadRequest("resource_id is required")
     tables = call.whop.tables
     return (
         resource_id == tables.account.id

@@ -130,6 +130,7 @@ OPERATIONS = (
         GRANT,
         create,
         only_at=CREATE_MEMBERSHIP_VERSION,
+        older=True,
     ),
     Operation("memberships.invite", "POST", "/memberships/invite", GRANT[:1], invite),
     Operation("memberships.retrieve", "GET", "/memberships/{id}", (READ,), retrieve),

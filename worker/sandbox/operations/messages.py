@@ -1,5 +1,7 @@
 """Messages in channels."""
 
+from functools import partial
+
 from worker.sandbox import bodies, shapes
 from worker.sandbox.call import Call, Operation
 from worker.sandbox.pages import paginate
@@ -46,10 +48,12 @@ def delete(call: Call) -> bool:
 PATH = "/messages/{id}"
 WRITE = ("chat:message:create",)
 
+_older = partial(Operation, older=True)
+
 OPERATIONS = (
-    Operation("messages.list", "GET", "/messages", ("chat:read",), listing),
-    Operation("messages.create", "POST", "/messages", WRITE, create),
-    Operation("messages.retrieve", "GET", PATH, ("chat:read",), retrieve),
-    Operation("messages.update", "PATCH", PATH, WRITE, update),
-    Operation("messages.delete", "DELETE", PATH, WRITE, delete),
+    _older("messages.list", "GET", "/messages", ("chat:read",), listing),
+    _older("messages.create", "POST", "/messages", WRITE, create),
+    _older("messages.retrieve", "GET", PATH, ("chat:read",), retrieve),
+    _older("messages.update", "PATCH", PATH, WRITE, update),
+    _older("messages.delete", "DELETE", PATH, WRITE, delete),
 )

@@ -1,0 +1,284 @@
+"""The worker under strain: many at once, crashes between steps, refusals, lost jobs."""
+
+import asyncio
+import json
+import logging
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+
+import community
+import pytest
+
+from webhooks.events import Delivery
+from webhooks.inbox import Inbox
+from worker import jobs
+from worker.sandbox.faults import Failure
+from worker.subjects import milliseconds
+
+COURSE = """
+[rooms.course]
+name = "Course, cohort {cohort}"
+products = ["prod_course"]
+cohort = { by = "seats", seats = 50 }
+welcome = "Glad you are here."
+"""
+LOUNGE = """
+[rooms.lounge]
+name = "The Lounge"
+products = ["prod_basic"]
+user_posts_cooldown_seconds = 5
+banned_words = ["telegram"]
+welcome = "Welcome."
+"""
+
+STEPS = [
+    "products.list",
+    "products.create",
+    "variants.list",
+    "variants.create",
+    "experiences.list",
+    "experiences.create",
+    "chat_channels.retrieve",
+    "experiences.retrieve",
+    "experiences.attach",
+    "messages.list",
+    "messages.create",
+    "memberships.list",
+    "memberships.create",
+]
+
+
+def test_two_hundred_buyers_fill_four_cohorts_of_fifty_through_four_workers(redis_url):
+    async def main():
+        async with community.running(redis_url, COURSE, workers=4) as seller:
+            for n in range(200):
+                seller.whop.memberships.buy("prod_course", f"buyer{n}")
+            await seller.settled(60)
+            assert seller.rooms() == [f"Course, cohort {n}" for n in (1, 2, 3, 4)]
+            cohorts = Counter([await seller.cohort("course", f"buyer{n}") for n in range(200)])
+            assert cohorts == {"1": 50, "2": 50, "3": 50, "4": 50}
+            for n in range(200):
+                cohort = await seller.cohort("course", f"buyer{n}")
+                assert await seller.may_enter(f"buyer{n}", f"course/{cohort}")
+            assert seller.calls("memberships.list") == seller.calls("memberships.create") == 200
+            assert [await seller.store.count_granted(f"course/{n}") for n in "1234"] == [50] * 4
+
+    asyncio.run(main())
+
+
+def test_two_workers_that_need_one_room_make_one_room(redis_url):
+    async def main():
+        async with community.running(redis_url, COURSE, workers=2) as seller:
+            seller.whop.faults.latency_seconds = 0.05
+            for n in range(8):
+                seller.whop.memberships.buy("prod_course", f"buyer{n}")
+            await seller.settled()
+            assert seller.rooms() == ["Course, cohort 1"]
+            assert seller.calls("products.create") == seller.calls("experiences.create") == 1
+            channel = await seller.channel("course/1")
+            assert len(seller.whop.rooms.messages_in(channel)) == 1
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before its effect", "after its effect"])
+@pytest.mark.parametrize("step", STEPS)
+def test_a_step_that_fails_is_done_in_the_end_and_nothing_twice(redis_url, step, after):
+    async def main():
+        async with community.running(redis_url, COURSE) as seller:
+            seller.whop.faults.ignore_idempotency = ["experiences.create", "messages.create"]
+            seller.whop.faults.failures = [
+                Failure(operation=step, status=500, times=3, after=after)
+            ]
+            seller.whop.memberships.buy("prod_course", "ada")
+            await seller.all_settled()
+            assert await seller.may_enter("ada", "course/1")
+            tables = seller.whop.tables
+            grants = [m for m in tables.memberships.values() if m.plan_id != _sold(seller)]
+            assert len(grants) == 1
+            assert seller.rooms() == ["Course, cohort 1"]
+            messages = seller.whop.rooms.messages_in(await seller.channel("course/1"))
+            assert [message.content for message in messages] == ["Glad you are here."]
+            hidden = [p for p in tables.products.values() if p.visibility == "hidden"]
+            assert len(hidden) == 1
+
+    asyncio.run(main())
+
+
+def _sold(seller: community.Community) -> str:
+    return next(p.id for p in seller.whop.tables.plans.values() if p.product_id == "prod_course")
+
+
+def test_a_delivery_that_arrives_while_its_member_is_converged_is_not_lost(redis_url):
+    async def main():
+        async with community.running(redis_url, COURSE) as seller:
+            seller.whop.faults.latency_seconds = 0.2
+            bought = seller.whop.memberships.buy("prod_course", "ada")
+            await seller.until_called("memberships.list")
+            seller.whop.memberships.cancel(bought.id)  # read as bought, and now it is not
+            await seller.settled()
+            assert not await seller.may_enter("ada", "course/1")
+            assert seller.calls("memberships.list") >= 2
+
+    asyncio.run(main())
+
+
+def test_deliveries_in_their_hundreds_for_one_member_are_one_subject(redis_url):
+    async def main():
+        async with community.running(redis_url, COURSE, workers=2) as seller:
+            seller.whop.memberships.buy("prod_course", "ada")
+            await seller.settled()
+            user = seller.whop.people.user("ada").id
+            inbox = Inbox(seller.redis, community.ACCOUNT)
+            await asyncio.gather(*(inbox.put(_hint(f"msg_{n}", user)) for n in range(300)))
+            await seller.settled()
+            assert await seller.redis.llen(f"{seller.prefix}pending:member:{user}") == 0
+            assert seller.calls("memberships.list") < 60
+            assert seller.calls("memberships.create") == 1
+
+    asyncio.run(main())
+
+
+def _hint(id_: str, user: str) -> Delivery:
+    at = milliseconds(datetime.now(UTC))
+    return Delivery(id=id_, type="refund.created", received=at, subject=f"member:{user}", user=user)
+
+
+def test_a_missing_permission_stops_at_once_and_a_restart_tries_again(redis_url, capsys):
+    async def main():
+        async with community.running(redis_url, COURSE) as seller:
+            seller.forbid("membership:create")
+            seller.whop.memberships.buy("prod_course", "ada")
+            await seller.settled()
+            (death,) = (await seller.dead()).values()
+            assert death.permission
+            assert "membership:create" in death.reason
+            assert seller.server.journal.counts["memberships.create"] == {403: 1}
+            seller.allow_everything()
+            await seller.rest()
+            await seller.work()
+            await seller.settled()
+            assert await seller.may_enter("ada", "course/1")
+            assert await seller.dead() == {}
+
+    asyncio.run(main())
+    assert "job.died" in capsys.readouterr().out
+
+
+def test_what_whop_refuses_is_tried_a_few_times_and_then_kept(redis_url):
+    async def main():
+        async with community.running(redis_url, COURSE) as seller:
+            seller.whop.faults.failures = [
+                Failure(operation="memberships.create", status=422, times=99)
+            ]
+            seller.whop.memberships.buy("prod_course", "ada")
+            for _ in range(5):  # not to wait for the pauses: each is brought forward
+                await seller.settled()
+                await seller.bring_forward()
+            (death,) = (await seller.dead()).values()
+            assert (death.tries, death.permission) == (5, False)
+            assert "422" in death.reason
+            seller.whop.faults.failures = []
+            seller.whop.memberships.buy("prod_course", "ada")  # any news of the member will do
+            await seller.settled()
+            assert await seller.may_enter("ada", "course/1")
+            assert await seller.dead() == {}
+
+    asyncio.run(main())
+
+
+def test_what_fails_for_more_than_a_day_is_kept_with_its_reason(redis_url):
+    async def main():
+        async with community.running(redis_url, COURSE) as seller:
+            seller.whop.faults.failures = [
+                Failure(operation="memberships.list", status=503, times=99)
+            ]
+            seller.whop.memberships.buy("prod_course", "ada")
+            await seller.settled()
+            assert await seller.dead() == {}
+            long_ago = milliseconds(datetime.now(UTC) - timedelta(hours=31))
+            (subject,) = await seller.redis.hkeys(f"{seller.prefix}since")
+            await seller.redis.hset(f"{seller.prefix}since", subject, long_ago)
+            await seller.bring_forward()
+            await seller.settled()
+            (death,) = (await seller.dead()).values()
+            assert "503" in death.reason
+            assert death.deliveries
+
+    asyncio.run(main())
+
+
+def test_a_job_that_was_lost_is_made_anew(redis_url):
+    async def main():
+        async with community.running(redis_url, COURSE, workers=0) as seller:
+            seller.whop.memberships.buy("prod_course", "ada")
+            await seller.until_delivered()
+            await seller.redis.delete(f"{seller.prefix}queue")  # a flushed queue
+            for key in await seller.redis.keys("arq:job:*"):
+                await seller.redis.delete(key)
+            await seller.work()
+            assert await seller.subjects.sweep(datetime.now(UTC) + timedelta(seconds=5))
+            await seller.settled()
+            assert await seller.may_enter("ada", "course/1")
+
+    asyncio.run(main())
+
+
+def test_a_patch_sends_only_what_differs_and_nothing_where_nothing_does(redis_url):
+    async def main():
+        async with community.running(redis_url, LOUNGE) as seller:
+            seller.forbid("chat:moderate")
+            before = seller.calls("chat_channels.update")
+            await seller.rest()
+            await seller.work()  # looks again at every room; the words read empty now
+            await seller.settled()
+            assert seller.calls("chat_channels.update") == before
+            channel = await seller.channel("lounge")
+            assert channel.banned_words == ["telegram"]
+            seller.allow_everything()
+            channel.user_posts_cooldown_seconds = 90  # by hand
+            await seller.rest()
+            await seller.work()
+            await seller.settled()
+            patch = json.loads(seller.last_body("chat_channels.update"))
+            assert patch == {"user_posts_cooldown_seconds": 5}
+
+    asyncio.run(main())
+
+
+def test_a_bug_in_a_job_is_logged_and_tried_again(redis_url, capsys):
+    async def main():
+        async with community.running(redis_url, COURSE) as seller:
+            inbox = Inbox(seller.redis, community.ACCOUNT)
+            at = milliseconds(datetime.now(UTC))
+            await seller.redis.set(f"{seller.prefix}member:user_x", "not JSON")
+            await inbox.mark("member:user_x", "test", at)
+            await seller.settled()
+            assert await seller.redis.zscore(f"{seller.prefix}due", "member:user_x") > at
+            await seller.redis.delete(f"{seller.prefix}member:user_x")
+            await seller.bring_forward()
+            await seller.settled()
+            assert await seller.redis.zscore(f"{seller.prefix}due", "member:user_x") is None
+
+    asyncio.run(main())
+    assert "job.broke" in capsys.readouterr().out
+
+
+def test_no_secret_and_no_person_is_in_redis_or_in_a_line(redis_url, capsys, caplog):
+    async def main():
+        async with community.running(redis_url, COURSE, pinned=False) as seller:
+            seller.whop.memberships.buy("prod_course", "ada")
+            await seller.settled()
+            everything = await seller.everything_in_redis()
+            for secret in (community.API_KEY, community.SECRET, "ada@", "@example"):
+                assert secret not in everything
+
+    with caplog.at_level(logging.DEBUG):
+        asyncio.run(main())
+    lines = capsys.readouterr().out + caplog.text
+    for secret in (community.API_KEY, community.SECRET, "ada@", "@example"):
+        assert secret not in lines
+
+
+def test_jobs_module_names_its_two_kinds_of_failure():
+    assert jobs._advice(RuntimeError("x")) != jobs._advice(jobs.Forbidden("GET /x", "no", 403))
