@@ -61,7 +61,7 @@ class Running:
 @contextlib.contextmanager
 def receiving(environ: dict[str, str], command: list[str] | None = None) -> Iterator[Running]:
     port = int(environ["USHER_PORT"])
-    process = subprocess.Popen(  # noqa: S603 - our own command
+    process = subprocess.Popen(
         command or [sys.executable, "-c", SERVE],
         env={**os.environ, **environ},
         stderr=subprocess.PIPE,
@@ -180,7 +180,7 @@ def test_a_redis_that_hides_its_settings_cannot_be_judged(redis_url: str) -> Non
 
 def test_a_port_that_is_taken_is_one_clear_line(environ: dict[str, str]) -> None:
     with socket.create_server(("127.0.0.1", int(environ["USHER_PORT"]))):
-        done = subprocess.run(  # noqa: S603 - our own command
+        done = subprocess.run(
             [sys.executable, "-c", SERVE],
             env={**os.environ, **environ},
             capture_output=True,
@@ -312,7 +312,7 @@ except RuntimeError:
 
 
 def logged(style: str | None) -> str:
-    return subprocess.run(  # noqa: S603 - our own command
+    return subprocess.run(
         [sys.executable, "-c", LOG.format(style=style)], capture_output=True, text=True, check=True
     ).stderr
 

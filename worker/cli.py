@@ -158,6 +158,7 @@ def sandbox(ctx: click.Context, port: int, webhook: str, data: Path | None) -> N
 
 def _serve_sandbox(port: int, webhook: str, data: Path | None) -> None:
     import asyncio
+    import signal
 
     from webhooks import log
     from worker import rules
@@ -167,20 +168,26 @@ def _serve_sandbox(port: int, webhook: str, data: Path | None) -> None:
     log.configure(ENVIRON.get("USHER_LOG"))
     key = ENVIRON.get("WHOP_API_KEY") or "apik_local"
     secret = ENVIRON.get("WHOP_WEBHOOK_SECRET") or "ws_local"
+
+    async def serve() -> None:
+        stop, loop = asyncio.Event(), asyncio.get_running_loop()
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(signum, stop.set)
+        await local_whop.serve(
+            account=found.account,
+            products=_products(found.rooms),
+            api_key=key,
+            port=port,
+            data=data,
+            webhook_url=webhook,
+            webhook_secret=secret.partition(",")[0],
+            ready=lambda url: _say_where(url, key, secret),
+            stop=stop,
+        )
+
     try:
         found = rules.load(_rules_path())
-        asyncio.run(
-            local_whop.serve(
-                account=found.account,
-                products=_products(found.rooms),
-                api_key=key,
-                port=port,
-                data=data,
-                webhook_url=webhook,
-                webhook_secret=secret.partition(",")[0],
-                ready=_say_where,
-            )
-        )
+        asyncio.run(serve())
     except (rules.RulesError, Unreadable) as error:
         raise click.ClickException(str(error)) from error
     except OSError as error:
@@ -203,8 +210,14 @@ def _products(rooms: Iterable[Any]) -> list[Any]:
     ]
 
 
-def _say_where(url: str) -> None:
-    click.echo(f"A local Whop listens at {url}; its API is {url}/api/v1.", err=True)
+def _say_where(url: str, key: str, secret: str) -> None:
+    """Say how to use the local Whop; a key or secret that was handed in is nobody's to print."""
+    click.echo(f"A local Whop listens at {url}. Open it in a browser, or talk to it:", err=True)
+    click.echo(f"  export WHOP_API_URL={url}/api/v1", err=True)
+    if "WHOP_API_KEY" not in ENVIRON:
+        click.echo(f"  export WHOP_API_KEY={key}", err=True)
+    if "WHOP_WEBHOOK_SECRET" not in ENVIRON:
+        click.echo(f"  export WHOP_WEBHOOK_SECRET={secret}", err=True)
 
 
 @sandbox.command()

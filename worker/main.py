@@ -159,6 +159,7 @@ def options(settings: Settings, *, clock: Callable[[], datetime] = clock) -> dic
         ctx["http"], ctx["tools"] = http, assemble(settings, redis, http, clock)
         ctx["renewing"] = asyncio.create_task(_renew(ctx["tools"].leases))
         await _look_round(ctx["tools"], redis)
+        await jobs.refresh_team(ctx["tools"])
         await jobs.open_up(ctx["tools"])
 
     async def stop(ctx: dict[str, Any]) -> None:
@@ -170,7 +171,7 @@ def options(settings: Settings, *, clock: Callable[[], datetime] = clock) -> dic
         "functions": [func(converge, name="converge")],
         "cron_jobs": [
             cron(sweep, second=set(range(0, 60, 10)), run_at_startup=True, keep_result=0),
-            cron(refresh_team, minute=set(range(0, 60, 10)), run_at_startup=True, keep_result=0),
+            cron(refresh_team, minute=set(range(0, 60, 10)), keep_result=0),
         ],
         "redis_pool": pool,
         "queue_name": f"{prefix}queue",

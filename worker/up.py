@@ -49,7 +49,7 @@ def up(
     real = _real_whop(environ)
     path = Path(environ.get("USHER_RULES") or "rooms.toml")
     rules.load(path)
-    host, port = environ.get("USHER_HOST") or "127.0.0.1", int(environ.get("USHER_PORT") or 8000)
+    host, port = environ.get("USHER_HOST") or "127.0.0.1", _port(environ)
     _free(host, port, "USHER_PORT")
     if not real:
         _free("127.0.0.1", whop_port, "--whop-port")
@@ -94,6 +94,13 @@ def _real_whop(environ: Mapping[str, str]) -> bool:
             "or neither to use a local one"
         )
     return bool(there)
+
+
+def _port(environ: Mapping[str, str]) -> int:
+    text = environ.get("USHER_PORT") or "8000"
+    if not text.isdigit():
+        raise UpError(f"USHER_PORT must be a number, not {text!r}")
+    return int(text)
 
 
 def _local(api: str) -> dict[str, str]:
