@@ -42,9 +42,7 @@ def measure(workers: int, purchases: int) -> Burst:
         tempfile.TemporaryDirectory() as folder,
         community.running(Path(folder), community.COURSE) as seller,
     ):
-        seller.switch(
-            rate_limit={"count": QUOTA[0], "seconds": QUOTA[1]}, deliveries_paused=True
-        )
+        seller.switch(rate_limit={"count": QUOTA[0], "seconds": QUOTA[1]}, deliveries_paused=True)
         for number in range(workers):
             seller.work(QUOTA, f"worker{number}")
         seller.until(lambda: _idle(seller, workers), "the workers")

@@ -1,0 +1,761 @@
+"""Whop's client: its requests beside the official SDK's, and how it bears what comes back."""
+
+import asyncio
+import contextlib
+import inspect
+import json
+import random
+import selectors
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import parse_qs
+
+import httpx
+import local_whop
+import pytest
+import redis.asyncio
+from local_whop import ACCOUNT, API_KEY
+from whop_sdk import AsyncWhop
+from whop_sdk.core.api_error import ApiError
+from whop_sdk.environment import WhopEnvironment
+
+from worker.sandbox.faults import Failure, RateLimit
+from worker.sandbox.records import Key
+from worker.whop.client import API_DATE, CHAT_APP, NEEDS, PATIENCE, TRIES, Whop
+from worker.whop.errors import Conflict, Forbidden, Missing, Rejected, Unavailable, WhopError
+from worker.whop.quota import Quota
+from worker.whop.types import Channel, Experience, Membership, Payment, Plan, UnexpectedShape
+
+API = "https://whop.test/api/v1"
+KEY = "usher/test"
+
+
+class Free:
+    """A quota that lets every call go, and counts them."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    async def wait(self, operation: str) -> None:
+        self.asked.append(operation)
+
+
+class Answers:
+    """A Whop that gives these answers in turn, the last of them for ever."""
+
+    def __init__(self, *answers: httpx.Response | Exception) -> None:
+        self.answers = list(answers)
+        self.requests: list[httpx.Request] = []
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        self.requests.append(request)
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return httpx.Response(answer.status_code, headers=answer.headers, content=answer.content)
+
+
+@contextlib.asynccontextmanager
+async def speaking(app: Answers, quota: Any = None) -> AsyncIterator[Whop]:
+    """Speak to a small application, as `worker.main` sets the client up."""
+    transport, headers = httpx.MockTransport(app), {"Authorization": f"Bearer {API_KEY}"}
+    async with httpx.AsyncClient(base_url=API, transport=transport, headers=headers) as http:
+        yield Whop(http, account=ACCOUNT, quota=quota or Free(), rng=random.Random(1))
+
+
+class Patient(selectors.DefaultSelector):
+    """A selector that never waits: it moves the loop's clock instead."""
+
+    now = 0.0
+
+    def select(self, timeout: float | None = None) -> list[Any]:
+        self.now += timeout or 0
+        return super().select(0)
+
+
+def in_no_time(main: Coroutine[Any, Any, None]) -> float:
+    """Run without waiting for any pause; return how many seconds it would have taken."""
+    selector = Patient()
+
+    def make() -> asyncio.AbstractEventLoop:
+        loop = asyncio.SelectorEventLoop(selector)
+        loop.time = lambda: selector.now  # type: ignore[method-assign]
+        return loop
+
+    with asyncio.Runner(loop_factory=make) as runner:
+        runner.run(main)
+    return selector.now
+
+
+# --- the SDK as judge
+
+
+Call = Callable[[Any], Any]
+CALLS: dict[str, tuple[Call, Call]] = {
+    "memberships": (
+        lambda us: us.memberships("user_a"),
+        lambda sdk: sdk.memberships.list(account_id=ACCOUNT, user_id="user_a", first=100),
+    ),
+    "membership": (
+        lambda us: us.membership("mem_a"),
+        lambda sdk: sdk.memberships.retrieve("mem_a"),
+    ),
+    "payment": (
+        lambda us: us.payment("pay_a/b?c"),
+        lambda sdk: sdk.payments.retrieve("pay_a/b?c"),
+    ),
+    "admins": (
+        lambda us: us.admins(),
+        lambda sdk: sdk.members.list(account_id=ACCOUNT, access_level="admin", first=100),
+    ),
+    "invite": (
+        lambda us: us.invite(plan="plan_a", user="user_a", key=KEY),
+        lambda sdk: sdk.memberships.invite(request={"plan_id": "plan_a", "user_id": "user_a"}),
+    ),
+    "cancel": (
+        lambda us: us.cancel("mem_a", key=KEY),
+        lambda sdk: sdk.memberships.cancel("mem_a", cancel_at_period_end=False),
+    ),
+    "products": (
+        lambda us: us.products(),
+        lambda sdk: sdk.products.list(
+            account_id=ACCOUNT, visibilities=["visible", "hidden"], first=100
+        ),
+    ),
+    "create_hidden_product": (
+        lambda us: us.create_hidden_product(title="Câfé", metadata={"usher_room": "a/1"}, key=KEY),
+        lambda sdk: sdk.products.create(
+            account_id=ACCOUNT,
+            title="Câfé",
+            visibility="hidden",
+            send_welcome_message=False,
+            metadata={"usher_room": "a/1"},
+        ),
+    ),
+    "plans": (
+        lambda us: us.plans("prod_a"),
+        lambda sdk: sdk.variants.list(account_id=ACCOUNT, product_ids=["prod_a"], first=100),
+    ),
+    "create_free_plan": (
+        lambda us: us.create_free_plan(product="prod_a", key=KEY),
+        lambda sdk: sdk.variants.create(
+            account_id=ACCOUNT,
+            product_id="prod_a",
+            plan_type="one_time",
+            initial_price=0,
+            renewal_price=0,
+            visibility="hidden",
+            release_method="buy_now",
+            unlimited_stock=True,
+        ),
+    ),
+    "chats": (
+        lambda us: us.chats(product="prod_a"),
+        lambda sdk: sdk.experiences.list(
+            account_id=ACCOUNT, app_id=CHAT_APP, product_id="prod_a", first=100
+        ),
+    ),
+    "experience": (
+        lambda us: us.experience("exp_a"),
+        lambda sdk: sdk.experiences.retrieve("exp_a"),
+    ),
+    "create_chat": (
+        lambda us: us.create_chat(name="The Lounge", key=KEY),
+        lambda sdk: sdk.experiences.create(account_id=ACCOUNT, app_id=CHAT_APP, name="The Lounge"),
+    ),
+    "attach": (
+        lambda us: us.attach("exp_a", "prod_a", key=KEY),
+        lambda sdk: sdk.experiences.attach("exp_a", product_id="prod_a"),
+    ),
+    "detach": (
+        lambda us: us.detach("exp_a", "prod_a", key=KEY),
+        lambda sdk: sdk.experiences.detach("exp_a", product_id="prod_a"),
+    ),
+    "channel": (
+        lambda us: us.channel("exp_a"),
+        lambda sdk: sdk.chat_channels.retrieve("exp_a"),
+    ),
+    "update_channel": (
+        lambda us: us.update_channel("chat_feed_a", {"ban_urls": True, "banned_words": []}),
+        lambda sdk: sdk.chat_channels.update("chat_feed_a", ban_urls=True, banned_words=[]),
+    ),
+    "messages": (
+        lambda us: us.messages("chat_feed_a"),
+        lambda sdk: sdk.messages.list(channel_id="chat_feed_a", direction="desc", first=100),
+    ),
+    "post_message": (
+        lambda us: us.post_message("chat_feed_a", "**Hi** & bye", key=KEY),
+        lambda sdk: sdk.messages.create(channel_id="chat_feed_a", content="**Hi** & bye"),
+    ),
+    "permitted": (
+        lambda us: us.permitted(["chat:read", "chat:moderate"]),
+        lambda sdk: sdk.permissions.list(resource_id=ACCOUNT, actions="chat:read,chat:moderate"),
+    ),
+}
+BEYOND_THE_SDK = "create_membership"
+
+
+def test_every_call_is_judged() -> None:
+    ours = {name for name in vars(Whop) if not name.startswith("_")}
+    assert ours == CALLS.keys() | {BEYOND_THE_SDK}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_the_sdk_sends_the_same_request(name: str) -> None:
+    async def main() -> None:
+        ours, theirs = CALLS[name]
+        app = Answers(httpx.Response(400, json={"error": {"message": "Recorded"}}))
+        async with speaking(app) as whop:
+            with pytest.raises(Rejected):
+                await finish(ours(whop))
+        async with httpx.AsyncClient(transport=httpx.MockTransport(app)) as http:
+            sdk = AsyncWhop(
+                token=API_KEY,
+                api_version_date=API_DATE,
+                environment=WhopEnvironment(api=API, vault=API),
+                httpx_client=http,
+            )
+            with pytest.raises(ApiError):
+                await theirs(sdk)
+        mine, judge = app.requests
+        assert seen(mine) == seen(judge)
+        assert mine.headers["api-version-date"] == judge.headers["api-version-date"] == API_DATE
+        assert mine.headers["authorization"] == judge.headers["authorization"]
+        assert mine.headers.get("idempotency-key") == (KEY if mine.method == "POST" else None)
+
+    asyncio.run(main())
+
+
+async def finish(call: Any) -> object:
+    """Await a call, or walk what it yields."""
+    return [row async for row in call] if inspect.isasyncgen(call) else await call
+
+
+def seen(request: httpx.Request) -> tuple[str, str, dict[str, list[str]], Any]:
+    """Return what Whop reads of a request."""
+    query = parse_qs(request.url.query.decode(), keep_blank_values=True)
+    path = request.url.raw_path.partition(b"?")[0].decode()
+    body = json.loads(request.content) if request.content else None
+    return request.method, path, query, body
+
+
+def test_a_membership_is_created_as_whop_documents_it() -> None:
+    async def main() -> None:
+        app = Answers(httpx.Response(200, json={"id": "mem_a", "status": "completed"}))
+        async with speaking(app) as whop:
+            await whop.create_membership(plan="plan_a", user="user_a", key=KEY)
+        (request,) = app.requests
+        body = {"plan_id": "plan_a", "user_id": "user_a"}
+        assert seen(request) == ("POST", "/api/v1/memberships", {}, body)
+        assert request.headers["api-version-date"] == "2026-06-09"
+        assert request.headers["idempotency-key"] == KEY
+
+    asyncio.run(main())
+
+
+# --- a Whop that is out of order
+
+
+def json_error(status: int, message: str = "No", **headers: str) -> httpx.Response:
+    return httpx.Response(status, headers=headers, json={"error": {"message": message}})
+
+
+BROKEN: dict[str, httpx.Response | Exception] = {
+    "408": json_error(408),
+    "429 without a delay": json_error(429, "Slow down"),
+    "500": json_error(500),
+    "503 in HTML": httpx.Response(503, html="<h1>Away</h1>"),
+    "no connection": httpx.ConnectError("refused"),
+    "no answer in time": httpx.ReadTimeout("slow"),
+    "half an answer": httpx.RemoteProtocolError("peer closed connection"),
+    "not JSON": httpx.Response(200, html="<h1>Hello</h1>"),
+    "not UTF-8": httpx.Response(200, content=b'{"id": "\xff"}'),
+    "empty": httpx.Response(200),
+}
+
+
+@pytest.mark.parametrize("answer", BROKEN.values(), ids=BROKEN)
+def test_a_call_that_finds_whop_out_of_order_is_tried_three_times(
+    answer: httpx.Response | Exception,
+) -> None:
+    app, quota = Answers(answer), Free()
+
+    async def main() -> None:
+        async with speaking(app, quota) as whop:
+            with pytest.raises(Unavailable) as caught:
+                await whop.cancel("mem_a", key=KEY)
+            assert caught.value.operation == "POST /memberships/{id}/cancel"
+            assert caught.value.after is None
+
+    assert 0.8 * 0.6 <= in_no_time(main()) <= 1.2 * 0.6
+    assert len(app.requests) == TRIES == 3
+    assert {request.headers["idempotency-key"] for request in app.requests} == {KEY}
+    assert quota.asked == ["POST /memberships/{id}/cancel"] * 3  # a repetition counts, too
+
+
+@pytest.mark.parametrize("failures", [1, 2])
+def test_a_call_that_succeeds_in_the_end_is_nobodys_matter(failures: int) -> None:
+    held = httpx.Response(200, json={"id": "mem_a", "status": "active"})
+    app = Answers(*[json_error(502)] * failures, held)
+
+    async def main() -> None:
+        async with speaking(app) as whop:
+            assert (await whop.membership("mem_a")).status == "active"
+
+    in_no_time(main())
+    assert len(app.requests) == failures + 1
+
+
+@pytest.mark.parametrize(
+    "post",
+    [
+        lambda whop: whop.create_chat(name="Lounge", key=KEY),
+        lambda whop: whop.post_message("chat_feed_a", "Hi", key=KEY),
+    ],
+    ids=["a chat", "a message"],
+)
+@pytest.mark.parametrize("answer", [json_error(500), httpx.ReadTimeout("slow")], ids=repr)
+def test_what_whop_may_do_twice_is_tried_once(
+    post: Call, answer: httpx.Response | Exception
+) -> None:
+    app = Answers(answer)
+
+    async def main() -> None:
+        async with speaking(app) as whop:
+            with pytest.raises(Unavailable):
+                await post(whop)
+
+    assert in_no_time(main()) == 0
+    assert len(app.requests) == 1
+
+
+def test_every_call_has_a_timeout() -> None:
+    async def main() -> None:
+        app = Answers(httpx.Response(200, json={"id": "mem_a", "status": "active"}))
+        async with speaking(app) as whop:
+            await whop.membership("mem_a")
+        wanted = {"connect": 5.0, "read": 20.0, "write": 20.0, "pool": 20.0}
+        assert app.requests[0].extensions["timeout"] == wanted
+
+    asyncio.run(main())
+
+
+WAITS: dict[str, tuple[httpx.Response, float]] = {
+    "in seconds": (json_error(503, **{"Retry-After": "7"}), 7),
+    "in parts of seconds": (json_error(429, **{"Retry-After": "1.5"}), 1.5),
+    "a date, beside the answer's own": (
+        json_error(
+            503,
+            **{
+                "Retry-After": "Wed, 21 Oct 2015 07:28:09 GMT",
+                "Date": "Wed, 21 Oct 2015 07:28:00 GMT",
+            },
+        ),
+        9,
+    ),
+    "a date that has passed": (
+        json_error(
+            503,
+            **{
+                "Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT",
+                "Date": "Wed, 21 Oct 2015 07:28:30 GMT",
+            },
+        ),
+        -0.8,  # no pause that was asked for: our own
+    ),
+    "in the words of a 429": (json_error(429, "Please wait 12 seconds and try again"), 12),
+    "the header before the words": (
+        json_error(429, "Please wait 12 seconds", **{"Retry-After": "3"}),
+        3,
+    ),
+}
+
+
+@pytest.mark.parametrize(("answer", "asked"), WAITS.values(), ids=WAITS)
+def test_a_call_waits_as_long_as_whop_asks(answer: httpx.Response, asked: float) -> None:
+    app = Answers(answer, httpx.Response(200, json={"id": "mem_a", "status": "active"}))
+
+    async def main() -> None:
+        async with speaking(app) as whop:
+            await whop.membership("mem_a")
+
+    waited = in_no_time(main())
+    assert 0.8 * (1 + asked) <= waited <= 1.2 * (1 + asked)
+    assert len(app.requests) == 2
+
+
+def test_a_delay_that_is_too_long_for_a_call_is_left_to_the_job() -> None:
+    app = Answers(json_error(429, "Please wait 55 seconds and try again"))
+
+    async def main() -> None:
+        async with speaking(app) as whop:
+            with pytest.raises(Unavailable) as caught:
+                await whop.membership("mem_a")
+            assert caught.value.after == 55 > PATIENCE
+
+    assert in_no_time(main()) == 0
+    assert len(app.requests) == 1
+
+
+STRANGE = ["soon", "-1", "", "²", "Wed, 21 Oct 2015 07:28:09 GMT"]
+
+
+@pytest.mark.parametrize("value", STRANGE)
+def test_a_delay_that_nobody_can_read_is_none(value: str) -> None:
+    answer = httpx.Response(503, headers=[(b"Retry-After", value.encode("latin-1"))])
+    app = Answers(answer)
+
+    async def main() -> None:
+        async with speaking(app) as whop:
+            with pytest.raises(Unavailable):
+                await whop.membership("mem_a")
+
+    assert in_no_time(main()) < 1
+    assert len(app.requests) == 3
+
+
+# --- a Whop that refuses
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [
+        (400, Rejected),
+        (401, Forbidden),
+        (403, Forbidden),
+        (404, Missing),
+        (409, Conflict),
+        (422, Rejected),
+        (302, Rejected),
+    ],
+)
+def test_a_refusal_is_final_and_keeps_whops_words(status: int, error: type[Rejected]) -> None:
+    async def main() -> None:
+        app = Answers(json_error(status, "Not like this"))
+        async with speaking(app) as whop:
+            with pytest.raises(error) as caught:
+                await whop.membership("mem_a")
+        assert type(caught.value) is error
+        assert caught.value.status == status
+        assert "GET /memberships/{id}" in str(caught.value)
+        assert "Not like this" in str(caught.value)
+        assert len(app.requests) == 1
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b'{"error": {"type": "x", "message": "In an object"}}', "In an object"),
+        (b'{"error": "As a text"}', "As a text"),
+        (b'{"message": "At the top"}', "At the top"),
+        (b"[1, 2]", "[1, 2]"),
+        (b"<h1>Nginx</h1>", "<h1>Nginx</h1>"),
+    ],
+)
+def test_the_words_of_a_refusal_are_found_in_any_shape(body: bytes, words: str) -> None:
+    async def main() -> None:
+        async with speaking(Answers(httpx.Response(422, content=body))) as whop:
+            with pytest.raises(Rejected, match=r"422") as caught:
+                await whop.membership("mem_a")
+            assert words in str(caught.value)
+
+    asyncio.run(main())
+
+
+def test_a_page_of_html_does_not_fill_the_log() -> None:
+    async def main() -> None:
+        async with speaking(Answers(httpx.Response(400, html="x" * 10_000))) as whop:
+            with pytest.raises(Rejected) as caught:
+                await whop.membership("mem_a")
+            assert len(str(caught.value)) < 300
+
+    asyncio.run(main())
+
+
+def test_an_answer_that_is_no_object_harms_nobody() -> None:
+    async def main() -> None:
+        async with speaking(Answers(httpx.Response(200, json=True))) as whop:
+            await whop.attach("exp_a", "prod_a", key=KEY)
+
+    asyncio.run(main())
+
+
+# --- beside the local Whop
+
+
+@contextlib.asynccontextmanager
+async def local() -> AsyncIterator[tuple[local_whop.Server, Whop]]:
+    """Speak to a local Whop over a socket."""
+    headers = {"Authorization": f"Bearer {API_KEY}"}
+    async with (
+        local_whop.running(local_whop.build()) as server,
+        httpx.AsyncClient(base_url=server.api_url, headers=headers) as http,
+    ):
+        yield server, Whop(http, account=ACCOUNT, quota=Free(), rng=random.Random(1))
+
+
+def test_a_room_is_made_read_and_written() -> None:
+    async def main() -> None:
+        async with local() as (server, whop):
+            server.whop.people.add_admin("boss")
+            made = await whop.create_hidden_product(title="Course", metadata={"a": "1"}, key="1")
+            assert {p.id: p.metadata for p in [p async for p in whop.products()]} == {
+                "prod_basic": {},
+                made.id: {"a": "1"},
+            }
+            plan = await whop.create_free_plan(product=made.id, key="2")
+            assert await whop.plans(made.id) == [plan]
+            chat = await whop.create_chat(name="Room", key="3")
+            await whop.attach(chat.id, made.id, key="4")
+            assert (await whop.experience(chat.id)).products == {made.id}
+            assert [c.id for c in await whop.chats(product=made.id)] == [chat.id]
+            assert await whop.chats(product="prod_basic") == []
+            assert [c.id for c in await whop.chats()] == [chat.id]
+            channel = await whop.channel(chat.id)
+            changed = await whop.update_channel(channel.id, {"who_can_post": "admins"})
+            assert changed.settings["who_can_post"] == "admins"
+            await whop.post_message(channel.id, "Hello", key="5")
+            assert await whop.messages(channel.id) == ["Hello"]
+            await whop.detach(chat.id, made.id, key="6")
+            assert (await whop.experience(chat.id)).products == frozenset()
+            ada = server.whop.people.meet("ada").id
+            given = await whop.create_membership(plan=plan.id, user=ada, key="7")
+            assert (given.product, given.plan, given.user) == (made.id, plan.id, ada)
+            await whop.invite(plan=plan.id, user=ada, key="8")
+            assert (await whop.cancel(given.id, key="9")).status == "canceled"
+            assert (await whop.membership(given.id)).status == "canceled"
+            assert len(await whop.admins()) == 2  # the owner and the boss
+            assert await whop.permitted(["chat:read"]) == {"chat:read"}
+
+    asyncio.run(main())
+
+
+def test_all_pages_are_walked_and_every_status_is_there() -> None:
+    async def main() -> None:
+        async with local() as (server, whop):
+            bought = [server.whop.memberships.buy("prod_basic", "ada") for _ in range(230)]
+            server.whop.memberships.cancel(bought[0].id)
+            held = await whop.memberships(bought[0].user_id)
+            assert {one.id for one in held} == {one.id for one in bought}
+            assert len(held) == 230
+            assert len(server.journal.of("memberships.list")) == 3
+            assert {one.status for one in held} == {"active", "canceled"}
+            assert await whop.memberships("user_nobody") == []
+
+    asyncio.run(main())
+
+
+def test_a_repeated_post_is_done_once() -> None:
+    async def main() -> None:
+        async with local() as (server, whop):
+            plan = await whop.create_free_plan(product="prod_basic", key="plan")
+            ada = server.whop.people.meet("ada").id
+            lost = Failure(operation="memberships.create", status=502, after=True)
+            server.whop.faults.failures = [lost]
+            given = await whop.create_membership(plan=plan.id, user=ada, key="ada")
+            calls = server.journal.of("memberships.create")
+            assert [(c.status, c.idempotency_key) for c in calls] == [(502, "ada"), (200, "ada")]
+            assert [m.id for m in await whop.memberships(ada)] == [given.id]
+
+    asyncio.run(main())
+
+
+def test_a_missing_permission_is_named_at_once() -> None:
+    async def main() -> None:
+        async with local() as (server, whop):
+            key = server.whop.tables.keys[API_KEY]
+            key.permissions = frozenset({"member:basic:read"})
+            with pytest.raises(Forbidden, match="experience:create") as caught:
+                await whop.create_chat(name="Room", key=KEY)
+            assert caught.value.status == 403
+            del server.whop.tables.keys[API_KEY]
+            with pytest.raises(Forbidden, match="the key needs member:basic:read") as caught:
+                await whop.membership("mem_a")
+            assert caught.value.status == 401
+            assert server.journal.counts == {
+                "experiences.create": {403: 1},
+                "memberships.retrieve": {401: 1},
+            }
+
+    asyncio.run(main())
+
+
+def test_a_key_with_the_permissions_that_we_name_may_do_all_that_we_do() -> None:
+    async def main() -> None:
+        async with local() as (server, whop):
+            named = {action for needs in NEEDS.values() for action in needs.split(", ")}
+            key = Key(secret=API_KEY, permissions=frozenset(named))
+            server.whop.tables.keys[API_KEY] = key
+            app = Answers(json_error(400))
+            async with speaking(app) as recorded:
+                for ours, _ in CALLS.values():
+                    with pytest.raises(Rejected):
+                        await finish(ours(recorded))
+            for ours, _ in CALLS.values():
+                with contextlib.suppress(Missing, Conflict, Rejected):
+                    await finish(ours(whop))
+            statuses = {s for counts in server.journal.counts.values() for s in counts}
+            assert 403 not in statuses
+
+    asyncio.run(main())
+
+
+def test_the_local_whops_refusals_are_of_the_right_kind() -> None:
+    async def main() -> None:
+        async with local() as (server, whop):
+            with pytest.raises(Missing):
+                await whop.channel("exp_none")
+            held = server.whop.memberships.buy("prod_basic", "ada")
+            await whop.cancel(held.id, key="once")
+            with pytest.raises(Conflict):
+                await whop.cancel(held.id, key="twice")
+            with pytest.raises(Rejected, match="price"):
+                await whop.create_membership(plan=held.plan_id, user=held.user_id, key=KEY)
+            with pytest.raises(Rejected, match="who_can_post"):
+                await whop.update_channel("exp_none", {"who_can_post": "nobody"})
+            server.whop.faults.rate_limit = RateLimit(count=0, seconds=90)
+            with pytest.raises(Unavailable) as limited:
+                await whop.membership(held.id)
+            assert limited.value.after == 90
+            assert server.journal.counts["memberships.retrieve"] == {429: 1}
+
+    asyncio.run(main())
+
+
+def test_nobody_listens() -> None:
+    async def main() -> None:
+        async with local() as (server, _):
+            closed = server.api_url
+        async with httpx.AsyncClient(base_url=closed) as http:
+            whop = Whop(http, account=ACCOUNT, quota=Free(), rng=random.Random(1))
+            with pytest.raises(WhopError, match="ConnectError"):
+                await whop.create_chat(name="Room", key=KEY)
+
+    asyncio.run(main())
+
+
+# --- both shapes of an answer
+
+
+AT = datetime(2026, 12, 3, 18, tzinfo=UTC)
+WRITTEN = "2026-12-03T13:00:00-05:00"
+
+
+@pytest.mark.parametrize(
+    "references",
+    [
+        {"user_id": "user_a", "product_id": "prod_a", "plan_id": "plan_a", "membership_id": "m"},
+        {
+            "user": {"id": "user_a"},
+            "product": {"id": "prod_a"},
+            "plan": {"id": "plan_a"},
+            "membership": {"id": "m"},
+        },
+    ],
+    ids=["flat", "nested"],
+)
+def test_both_shapes_are_read(references: dict[str, Any]) -> None:
+    times = {"created_at": WRITTEN, "updated_at": WRITTEN}
+    period = {"current_period_end": WRITTEN, "expires_at": None}
+    held = Membership.read({"id": "mem_a", "status": "active", **references, **times, **period})
+    assert held == Membership("mem_a", "active", "user_a", "prod_a", "plan_a", AT, AT, AT)
+    paid = Payment.read({"id": "pay_a", "substatus": "refunded", **references})
+    assert paid == Payment("pay_a", "refunded", "m", "user_a", "prod_a", "plan_a")
+    assert Plan.read({"id": "plan_a", **references}) == Plan("plan_a", "prod_a")
+
+
+@pytest.mark.parametrize("name", ["expires_at", "current_period_end", "renewal_period_end"])
+def test_a_period_ends_under_any_of_its_names(name: str) -> None:
+    assert Membership.read({"id": "m", "status": "active", name: WRITTEN}).period_end == AT
+
+
+def test_what_is_absent_reads_as_absent() -> None:
+    bare = Membership.read({"id": "mem_a", "status": "drafted", "user": None, "product": 7})
+    assert bare == Membership("mem_a", "drafted", None, None, None, None, None, None)
+    assert Experience.read({"id": "exp_a", "name": "Room"}).products is None
+    assert Experience.read({"id": "e", "name": "R", "products": []}).products == frozenset()
+    assert Channel.read({"id": "chat_feed_a", "ban_urls": True}).settings["ban_urls"] is True
+
+
+def test_an_answer_without_what_all_have_says_so() -> None:
+    with pytest.raises(UnexpectedShape, match="status"):
+        Membership.read({"id": "mem_a"})
+
+
+# --- the quota
+
+
+def test_several_workers_share_one_quota_and_nobody_exceeds_it(redis_url: str) -> None:
+    amount, seconds, callers = 5, 1, 11
+    went: list[float] = []
+
+    async def call(quota: Quota) -> None:
+        await quota.wait("GET /memberships")
+        went.append(time.monotonic())
+
+    async def main() -> None:
+        clients = [redis.asyncio.Redis.from_url(redis_url) for _ in range(3)]
+        quotas = [share(client, (amount, seconds)) for client in clients]
+        async with asyncio.TaskGroup() as calls:
+            for number in range(callers):
+                calls.create_task(call(quotas[number % 3]))
+        for client in clients:
+            await client.aclose()
+
+    asyncio.run(main())
+    went.sort()
+    windows = [later - earlier for earlier, later in zip(went, went[amount:], strict=False)]
+    assert min(windows) > seconds  # never six in any window
+    assert went[amount - 1] - went[0] < seconds  # five go at once,
+    assert went[amount] - went[0] < seconds + 1.5  # and the sixth when the window is over
+
+
+def share(client: Any, quota: tuple[int, int], *, who: str = "key") -> Quota:
+    return Quota(client.connection_pool, prefix="usher:test:quota", who=who, quota=quota)
+
+
+def test_each_operation_and_each_key_has_a_quota_of_its_own(redis_url: str) -> None:
+    async def main() -> None:
+        client = redis.asyncio.Redis.from_url(redis_url)
+        mine, yours = share(client, (1, 600)), share(client, (1, 600), who="another key")
+        async with asyncio.timeout(5):
+            await all_of(
+                mine.wait("GET /memberships"), mine.wait("POST /memberships"), yours.wait("GET /x")
+            )
+            await yours.wait("GET /memberships")
+        waiting = asyncio.create_task(mine.wait("GET /memberships"))
+        async with asyncio.timeout(5):
+            await yours.wait("POST /memberships")  # who waits stands in nobody else's way
+        assert not waiting.done()
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        await client.aclose()
+
+    asyncio.run(main())
+
+
+async def all_of(*calls: Awaitable[None]) -> None:
+    await asyncio.gather(*calls)
+
+
+def test_no_call_goes_without_asking_the_quota() -> None:
+    async def main() -> None:
+        app, quota = Answers(json_error(400)), Free()
+        async with speaking(app, quota) as whop:
+            for ours, _ in CALLS.values():
+                with pytest.raises(Rejected):
+                    await finish(ours(whop))
+        assert len(quota.asked) == len(app.requests) == len(CALLS)
+        assert documented(quota.asked) <= set(NEEDS)
+
+    asyncio.run(main())
+
+
+def documented(operations: Iterable[str]) -> set[str]:
+    """Leave out the calls for which Whop names no permission."""
+    free = {"GET /experiences", "GET /experiences/{id}", "GET /permissions"}
+    return set(operations) - free
