@@ -12,7 +12,6 @@ import msgspec
 from redis.exceptions import RedisError
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from webhooks.inbox import Inbox, connect
 from worker.policy.rooms import Room, split
@@ -144,10 +143,8 @@ def _print(lines: list[Line], rules: Rules) -> None:
         zone = room.schedule.zone if room else ZoneInfo("UTC")
         key = f"{line.room}/{line.cohort}" if line.cohort else line.room
         console.print(f"[bold]{key}[/]  {escape(line.name)}")
-        table = Table.grid(padding=(0, 2))
         for name, value in _facts(line, zone):
-            table.add_row(f"  [dim]{name}[/]", value)
-        console.print(table)
+            console.print(f"  [dim]{name:<14}[/]{value}")
         console.print()
     for room in rules.rooms:
         if not any(line.room == room.key for line in lines):
