@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import local_whop
@@ -24,11 +24,11 @@ from webhooks.inbox import Inbox, connect
 from webhooks.signature import Secrets
 from worker import main, rules
 from worker.leases import Leases
-from worker.sandbox.bodies import NewProduct
+from worker.sandbox.bodies import NewExperience, NewProduct
 from worker.sandbox.state import LATEST, LocalWhop, SeedProduct
 from worker.store import Place, Store
 from worker.subjects import Subjects, milliseconds
-from worker.whop.client import NEEDS
+from worker.whop.client import CHAT_APP, NEEDS
 
 HEAD = f'account = "{ACCOUNT}"\ntimezone = "America/New_York"\n'
 
@@ -155,6 +155,12 @@ class Community:
         for subject in await self.redis.zrange(f"{self.prefix}due", 0, -1):
             await inbox.mark(subject.decode(), "test", milliseconds(self.clock()))
 
+    async def age_failures(self, *, hours: int) -> None:
+        """Have what fails now have begun to fail so long ago."""
+        long_ago = milliseconds(self.clock() - timedelta(hours=hours))
+        for subject in await self.redis.hkeys(f"{self.prefix}since"):
+            await self.redis.hset(f"{self.prefix}since", subject, long_ago)
+
     def last_body(self, operation: str) -> str:
         """Return the body of the last call of an operation."""
         return self.server.journal.of(operation)[-1].body
@@ -242,6 +248,11 @@ async def running(
 def settings(old: main.Settings, rooms: str) -> main.Settings:
     """Return the worker's settings with other rules."""
     return replace(old, rules=rules.parse(HEAD + rooms))
+
+
+def chat(name: str) -> NewExperience:
+    """Return what a seller would send to make a chat by hand."""
+    return NewExperience(account_id=ACCOUNT, app_id=CHAT_APP, name=name)
 
 
 def product(title: str) -> NewProduct:

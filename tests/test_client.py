@@ -477,6 +477,16 @@ def test_the_words_of_a_refusal_are_found_in_any_shape(body: bytes, words: str) 
     asyncio.run(main())
 
 
+def test_an_e_mail_address_in_whops_words_is_not_kept() -> None:
+    async def main() -> None:
+        async with speaking(Answers(json_error(422, "ada@example.com is not known"))) as whop:
+            with pytest.raises(Rejected, match="is not known") as caught:
+                await whop.membership("mem_a")
+            assert "ada" not in str(caught.value)
+
+    asyncio.run(main())
+
+
 def test_a_page_of_html_does_not_fill_the_log() -> None:
     async def main() -> None:
         async with speaking(Answers(httpx.Response(400, html="x" * 10_000))) as whop:
@@ -674,9 +684,23 @@ def test_both_shapes_are_read(references: dict[str, Any]) -> None:
     period = {"current_period_end": WRITTEN, "expires_at": None}
     held = Membership.read({"id": "mem_a", "status": "active", **references, **times, **period})
     assert held == Membership("mem_a", "active", "user_a", "prod_a", "plan_a", AT, AT, AT)
-    paid = Payment.read({"id": "pay_a", "substatus": "refunded", **references})
-    assert paid == Payment("pay_a", "refunded", "m", "user_a", "prod_a", "plan_a")
-    assert Plan.read({"id": "plan_a", **references}) == Plan("plan_a", "prod_a")
+    paid = Payment.read({"id": "pay_a", "substatus": "refunded", **references, **times})
+    facts = (paid.membership, paid.user, paid.product, paid.plan)
+    assert facts == ("m", "user_a", "prod_a", "plan_a")
+    assert (paid.id, paid.substatus, paid.created_at) == ("pay_a", "refunded", AT)
+
+
+@pytest.mark.parametrize(
+    "write", [float, lambda price: {"amount": f"{price}.00"}], ids=["a number", "a table"]
+)
+def test_a_price_is_read_in_both_shapes(write: Callable[[int], Any]) -> None:
+    def free(initial: int, renewal: int) -> bool:
+        prices = {"initial_price": write(initial), "renewal_price": write(renewal)}
+        return Plan.read({"id": "plan_a", **prices}).free
+
+    assert free(0, 0)
+    assert not free(0, 29)
+    assert not free(29, 0)
 
 
 @pytest.mark.parametrize("name", ["expires_at", "current_period_end", "renewal_period_end"])

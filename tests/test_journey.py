@@ -260,6 +260,25 @@ def test_a_refund_does_what_the_rules_say(redis_url, on_refund):
     asyncio.run(main())
 
 
+def test_a_refund_stands_whatever_comes_of_an_older_payment(redis_url):
+    async def main():
+        rooms = COURSE + 'on_refund = "revoke"\non_dispute = "revoke"\n'
+        async with community.running(redis_url, rooms, one_time=()) as seller:
+            bought = seller.whop.memberships.buy("prod_course", "ada")
+            await seller.settled()
+            older = seller.whop.till.dispute(bought.id)
+            await seller.settled()
+            renewed = seller.whop.till.charge(bought, 29.0, "usd", "subscription_cycle")
+            seller.whop.till.refund(bought.id)
+            await seller.settled()
+            assert renewed.substatus == "refunded"
+            seller.whop.till.decide(older.id, "won")  # January's dispute, February's refund
+            await seller.settled()
+            assert not await seller.may_enter("ada", "course/1")
+
+    asyncio.run(main())
+
+
 @pytest.mark.parametrize("pinned", [True, False], ids=["flat payloads", "nested payloads"])
 def test_a_dispute_revokes_until_it_is_won(redis_url, pinned):
     async def main():

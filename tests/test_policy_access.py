@@ -24,7 +24,7 @@ from worker.policy.access import (
     decide,
     entitlement,
 )
-from worker.policy.news import Seen, is_news
+from worker.policy.news import Seen, is_ahead, is_news
 from worker.policy.rooms import Cohorts, Room, calendar_cohort, title
 from worker.policy.schedule import Schedule
 
@@ -40,6 +40,7 @@ class Held:
     id: str = "mem_1"
     status: str = "active"
     product: str | None = "prod_course"
+    plan: str | None = "plan_paid"
     created_at: datetime | None = LONG_AGO
     period_end: datetime | None = None
 
@@ -52,7 +53,7 @@ COURSE = Room(
     cohort=Cohorts("seats", 50),
 )
 GRANT = Grant("1", "prod_hidden", "plan_free", LONG_AGO, "mem_grant")
-GRANTED = Held("mem_grant", "completed", "prod_hidden")
+GRANTED = Held("mem_grant", "completed", "prod_hidden", "plan_free")
 FACTS = Facts(grants={"course": GRANT})
 
 TABLE = {
@@ -219,6 +220,7 @@ held = st.builds(
     st.sampled_from(["mem_1", "mem_2", "mem_3"]),
     st.sampled_from(list(TABLE)),
     st.sampled_from(["prod_course", "prod_bundle", "prod_other", None]),
+    st.just("plan_paid"),
     st.none() | st.just(LONG_AGO) | st.just(NOW - DAY),
     st.none() | st.just(NOW + DAY) | st.just(NOW - DAY),
 )
@@ -308,5 +310,24 @@ def test_retries_go_on_for_more_than_a_day_with_growing_pauses():
     assert max(pauses) <= retry.LONGEST
 
 
-def test_an_idempotent_refusal_is_forgiven_a_few_times():
-    assert [retry.refused_for_good(n) for n in (1, 4, 5, 9)] == [False, False, True, True]
+def test_a_plan_that_the_seller_sells_on_a_hidden_product_is_never_ours():
+    paid = replace(GRANTED, id="mem_paid", plan="plan_by_hand", status="active")
+    intended = Facts(grants={"course": replace(GRANT, membership=None)})
+    (give,) = decide([COURSE], [Held(), paid], intended, NOW).actions
+    assert isinstance(give, Give)
+    assert decide([COURSE], [Held(status="canceled"), paid], intended, NOW).actions == ()
+
+
+@pytest.mark.parametrize(
+    ("hint", "ahead"),
+    [
+        (Hint("membership.activated"), False),
+        (Hint("membership.activated", membership="mem_2"), True),
+        (Hint("membership.updated", updated_at=NOW + DAY), True),
+        (Hint("membership.updated", updated_at=NOW - DAY), False),
+        (Hint("membership.updated", updated_at=None), False),
+        (Hint("payment.succeeded", membership="mem_2"), False),
+    ],
+)
+def test_a_read_that_is_behind_a_delivery_is_noticed(hint, ahead):
+    assert is_ahead(hint, SEEN) is ahead

@@ -1,6 +1,5 @@
 """rooms.toml: what it says, and what is said of its mistakes."""
 
-import re
 from datetime import time, timedelta
 from pathlib import Path
 
@@ -155,5 +154,5 @@ def test_a_duration_is_read(text, length):
 
 @pytest.mark.parametrize("text", ["", "90", "m", "1.5h", "-3d", "3 d", "3w"])
 def test_what_is_no_duration_is_refused(text):
-    with pytest.raises(ValueError, match=re.escape(text)):
+    with pytest.raises(ValueError, match="not a duration"):
         duration(text)

@@ -141,7 +141,7 @@ def test_a_failure_keeps_its_deliveries_and_counts_its_tries(redis_url):
             assert (death.reason, death.tries, death.deliveries) == ("no", 2, ("msg_1",))
             await b.inbox.put(delivery("msg_2"))  # news revives it
             third = await claimed(b.subjects)
-            assert third.tries == 1
+            assert (third.tries, third.taken) == (1, ("msg_1", "msg_2"))
             await b.subjects.done(third, now(), None)
             assert await b.subjects.deaths() == {}
 
@@ -248,3 +248,26 @@ def test_nothing_delivered_is_lost_among_many_workers(redis_url):
 
     asyncio.run(main())
     assert worked == sent
+
+
+def test_a_look_that_is_far_off_keeps_its_job_until_then(redis_url):
+    async def main():
+        async with bench(redis_url) as b:
+            await b.inbox.put(delivery("msg_1"))
+            in_a_season = now() + timedelta(days=90)
+            await b.subjects.done(await claimed(b.subjects), now(), in_a_season)
+            job = await b.redis.hget(f"{PREFIX}job", "member:user_1")
+            assert await b.redis.pttl(b"arq:job:" + job) > 90 * 24 * 3600 * 1000
+
+    asyncio.run(main())
+
+
+def test_a_claim_whose_answer_was_lost_may_be_repeated(redis_url):
+    async def main():
+        async with bench(redis_url) as b:
+            await b.inbox.put(delivery("msg_1"))
+            b.leases.token = lambda: "the same"
+            assert await b.subjects.claim("member:user_1", now())
+            assert await b.subjects.claim("member:user_1", now())
+
+    asyncio.run(main())

@@ -35,14 +35,16 @@ REMEMBERED: Final = 35 * 24 * 3600
 """Seconds for which a delivery is kept, and its id known: longer than Whop's replays reach."""
 
 JOB_LIFE: Final = REMEMBERED * 1000
-"""Milliseconds for which arq keeps a job that has not run; the sweep makes new ones anyway."""
+"""Milliseconds for which arq keeps a job that is due; the sweep makes new ones anyway."""
 
 WAKE: Final = f"""
 local prefix = ARGV[1]
 local function start(subject, at, body, tag)
   local job = subject .. '@' .. (tag or redis.call('INCR', prefix .. 'jobs'))
   redis.call('HSET', prefix .. 'job', subject, job)
-  redis.call('SET', 'arq:job:' .. job, body, 'PX', {JOB_LIFE})
+  local life = {JOB_LIFE}
+  if not tag then life = life + math.max(0, at - redis.call('TIME')[1] * 1000) end
+  redis.call('SET', 'arq:job:' .. job, body, 'PX', string.format('%.0f', life))
   redis.call('ZADD', prefix .. 'queue', at, job)
 end
 local function wake(subject, at, body, tag)

@@ -48,7 +48,13 @@ def main() -> None:
     show_default=True,
     help="Folder of the data that outlives a stop.",
 )
-@click.option("--whop-port", default=4000, show_default=True, help="Port of the local Whop.")
+@click.option(
+    "--whop-port",
+    type=click.IntRange(1, 65535),
+    default=4000,
+    show_default=True,
+    help="Port of the local Whop.",
+)
 def up(data: Path, whop_port: int) -> None:
     """Run everything here: Valkey, a local Whop, the receiver and a worker.
 
@@ -134,7 +140,13 @@ def rooms(as_json: bool) -> None:  # noqa: FBT001 - click calls it
 
 
 @main.group(invoke_without_command=True)
-@click.option("--port", default=4000, show_default=True, help="Port to listen on.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=4000,
+    show_default=True,
+    help="Port to listen on.",
+)
 @click.option(
     "--webhook",
     default="http://127.0.0.1:8000/webhooks/whop",

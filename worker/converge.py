@@ -7,13 +7,14 @@ only says where to look; the truth is read from Whop.
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Final
 
 import structlog
 
 from webhooks.events import Delivery
 from worker.policy.access import (
+    ENDED,
     ENTITLING,
     PAST_DUE,
     Adopt,
@@ -22,13 +23,13 @@ from worker.policy.access import (
     Take,
     decide,
 )
-from worker.policy.news import Seen, is_news
+from worker.policy.news import LAG, Seen, is_ahead, is_news
 from worker.policy.rooms import Room, calendar_cohort, instance, split
 from worker.provision import provision, ready_place, set_channel
 from worker.store import Member, Step
 from worker.subjects import Claim, milliseconds
 from worker.tools import Tools
-from worker.whop.errors import Conflict, Missing, Rejected, WhopError
+from worker.whop.errors import Conflict, Missing, Rejected, Unavailable, WhopError
 from worker.whop.types import Membership, Payment
 
 log = structlog.get_logger()
@@ -41,6 +42,8 @@ IN_DISPUTE: Final = frozenset(
 )
 """Substatuses of a payment that is disputed or lost. An inquiry (`dispute_warning...`) moves no
 money, and a dispute that was won is over."""
+
+LONG_AGO: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 async def converge(tools: Tools, claim: Claim) -> datetime | None:
@@ -58,44 +61,65 @@ async def converge(tools: Tools, claim: Claim) -> datetime | None:
 
 
 async def member(tools: Tools, claim: Claim, user: str) -> datetime | None:
-    """Give a member the rooms that their purchases open, and take what none opens any more."""
+    """Give a member the rooms that their purchases open, and take what none opens any more.
+
+    A room, or a payment, that cannot be dealt with does not hold up the others.
+    """
     known = await tools.store.member(user)
     now = tools.clock()
-    if not _worth_a_look(claim, known, now):
+    if not _worth_a_look(tools, claim, known, now):
         log.info("member.unchanged")
         return known.look_again
     memberships = await tools.whop.memberships(user)
     _remember(known, memberships, now)
-    await _look_at_payments(tools, claim.deliveries, known)
+    known.rules = tools.rules.mark
+    errors = await _look_at_payments(tools, claim.deliveries, known)
     team = user in (await tools.store.team() or ())
     decision = decide(tools.rules.rooms, memberships, known.facts(team=team), now)
+    await _open_on_purchase(tools, memberships)
+    known.look_again = _sooner(decision.look_again, _whop_lags(claim, known, now))
+    steps = [Step(now, r.code, why=r.why, deliveries=claim.taken) for r in decision.reports]
+    for action in decision.actions:
+        try:
+            steps.append(await _apply(tools, user, known, action))
+        except WhopError as error:
+            known.salt += isinstance(error, Rejected)
+            errors.append(error)
     for report in decision.reports:
         log.warning(report.code, why=report.why)
-    await _open_on_purchase(tools, memberships)
-    known.look_again = decision.look_again
-    steps = [Step(now, r.code, why=r.why, deliveries=claim.taken) for r in decision.reports]
-    try:
-        for action in decision.actions:
-            steps.append(await _apply(tools, user, known, action))  # noqa: PERF401 - kept if one fails
-    except WhopError as error:
-        known.seen = {}  # so that the next delivery is news, whatever it says
-        known.salt += isinstance(error, Rejected)
-        raise
-    finally:
-        await tools.store.save_member(user, known)
-        await tools.store.trail(claim.subject, steps)
-    if not decision.actions:
+    if not (decision.actions or errors):
         log.info("member.in_order", memberships=len(memberships))
-    return decision.look_again
+    if errors:
+        known.seen = {}  # so that the next delivery is news, whatever it says
+    await tools.store.save_member(user, known)
+    await tools.store.trail(claim.subject, steps)
+    _raise_first(errors)
+    return known.look_again
 
 
-def _worth_a_look(claim: Claim, known: Member, now: datetime) -> bool:
+def _raise_first(errors: Sequence[WhopError]) -> None:
+    """Raise one of what failed, if anything did: first of all what may yet succeed."""
+    if errors:
+        raise next((error for error in errors if isinstance(error, Unavailable)), errors[0])
+
+
+def _worth_a_look(tools: Tools, claim: Claim, known: Member, now: datetime) -> bool:
     if claim.reasons or claim.tries > 1 or not claim.deliveries:
         return True
-    if known.look_again and known.look_again <= now:
+    if known.rules != tools.rules.mark or (known.look_again and known.look_again <= now):
         return True
-    doubtful = known.refunded | known.disputed
+    doubtful = known.refunded.keys() | known.disputed.keys()
     return any(d.membership in doubtful or is_news(d, known.seen) for d in claim.deliveries)
+
+
+def _whop_lags(claim: Claim, known: Member, now: datetime) -> datetime | None:
+    """Look again soon if a delivery tells of a membership that Whop's list does not show yet."""
+    ahead = any(is_ahead(delivery, known.seen) for delivery in claim.deliveries)
+    return now + LAG if ahead else None
+
+
+def _sooner(one: datetime | None, other: datetime | None) -> datetime | None:
+    return min((at for at in (one, other) if at), default=None)
 
 
 def _remember(known: Member, memberships: Sequence[Membership], now: datetime) -> None:
@@ -105,25 +129,40 @@ def _remember(known: Member, memberships: Sequence[Membership], now: datetime) -
     known.past_due = {id_: known.past_due.get(id_, now) for id_ in late}
 
 
-async def _look_at_payments(tools: Tools, deliveries: Sequence[Delivery], known: Member) -> None:
+async def _look_at_payments(
+    tools: Tools, deliveries: Sequence[Delivery], known: Member
+) -> list[WhopError]:
     """Read the payments behind refunds and disputes, where a room's rules ask what came of them.
 
-    A later payment for the same membership speaks for it anew.
+    A later payment for the same membership speaks for it anew. Returns what could not be read.
     """
+    errors: list[WhopError] = []
     if not any(room.on_refund or room.on_dispute for room in tools.rules.rooms):
-        return
-    doubtful = known.refunded | known.disputed
+        return errors
+    doubtful = known.refunded.keys() | known.disputed.keys()
     hints = [d for d in deliveries if d.about in ("refund", "dispute") or d.membership in doubtful]
     for id_ in sorted({hint.payment for hint in hints if hint.payment}):
-        _note_payment(known, await tools.whop.payment(id_))
+        try:
+            _note_payment(known, await tools.whop.payment(id_))
+        except WhopError as error:
+            errors.append(error)
+    return errors
 
 
 def _note_payment(known: Member, payment: Payment) -> None:
     """Keep what became of a payment; one without a membership speaks for all of its product's."""
     bought = [id_ for id_, seen in known.seen.items() if seen.product == payment.product]
+    at = payment.created_at or LONG_AGO
     for id_ in [payment.membership] if payment.membership else bought:
-        for among, where in ((MONEY_BACK, known.refunded), (IN_DISPUTE, known.disputed)):
-            (where.add if payment.substatus in among else where.discard)(id_)
+        for among, doubts in ((MONEY_BACK, known.refunded), (IN_DISPUTE, known.disputed)):
+            mine = doubts.pop(id_, {})
+            mine.pop(payment.id, None)
+            if payment.substatus in among:
+                mine[payment.id] = at
+            elif payment.substatus == "succeeded":
+                mine = {other: when for other, when in mine.items() if when > at}
+            if mine:
+                doubts[id_] = mine
 
 
 async def _open_on_purchase(tools: Tools, memberships: Sequence[Membership]) -> None:
@@ -200,15 +239,23 @@ async def _take(tools: Tools, user: str, known: Member, take: Take) -> Step:
     """End Usher's own grant. What is ended already is just as well."""
     grant = known.grants[take.room.key]
     key = instance(take.room, grant.cohort)
+    idempotency = f"usher/cancel/{take.membership}/{known.salt}"
     try:
-        ended = await tools.whop.cancel(take.membership, key=f"usher/cancel/{take.membership}")
+        ended = await tools.whop.cancel(take.membership, key=idempotency)
         known.seen[ended.id] = Seen(ended.status, ended.product, ended.updated_at)
     except (Conflict, Missing) as refusal:
+        await _make_sure(tools, take.membership, refusal)
         log.info("member.gone_already", room=key, why=str(refusal))
     known.grants[take.room.key] = replace(grant, membership=take.membership, taken=True)
     await tools.store.taken(user, known, key)
     log.info("member.revoked", room=key, membership=take.membership, why=take.why)
     return Step(tools.clock(), "member.revoked", why=take.why, room=key, id=take.membership)
+
+
+async def _make_sure(tools: Tools, id_: str, refusal: Rejected) -> None:
+    """Raise a refusal to end a membership again, unless it has ended or is not there."""
+    if isinstance(refusal, Conflict) and (await tools.whop.membership(id_)).status not in ENDED:
+        raise refusal
 
 
 # --- what names no member
@@ -268,9 +315,11 @@ async def channel(tools: Tools, _: Claim, key: str) -> datetime | None:
 
 
 def _room(tools: Tools, key: str) -> Room | None:
-    found = tools.rules.room(split(key)[0])
-    if found is None:
+    name, cohort = split(key)
+    found = tools.rules.room(name)
+    if found is None or bool(found.cohort) != (cohort is not None):
         log.warning("room.unruled", room=key, why="the rules have no such room; it is left alone")
+        return None
     return found
 
 

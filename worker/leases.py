@@ -22,6 +22,12 @@ _RENEW: Final = """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 return redis.call('PEXPIRE', KEYS[1], ARGV[2])
 """
+_TAKE: Final = """
+if redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then return 1 end
+return redis.call('GET', KEYS[1]) == ARGV[1] and 1 or 0
+"""
+"""Lua: take a lease, or find it ours already: an answer may be lost and the call repeated."""
+
 _RELEASE: Final = """
 if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
 return 0
@@ -37,6 +43,7 @@ class Leases:
         self._process = process
         self._count = 0
         self._held: dict[str, tuple[str, asyncio.Task[Any] | None]] = {}
+        self._take = redis.register_script(_TAKE)
         self._renew = redis.register_script(_RENEW)
         self._release = redis.register_script(_RELEASE)
 
@@ -63,7 +70,7 @@ class Leases:
     async def holding(self, name: str) -> AsyncIterator[None]:
         """Wait for a lease, hold it for the length of the block, give it back."""
         token = self.token()
-        while not await self._redis.set(self._prefix + name, token, nx=True, px=LEASE):  # noqa: ASYNC110 - another process gives it back
+        while not await self._take(keys=[self._prefix + name], args=[token, LEASE]):  # noqa: ASYNC110 - another process gives it back
             await asyncio.sleep(POLL)
         self.hold(name, token)
         try:

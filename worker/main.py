@@ -10,6 +10,7 @@ import hashlib
 import logging
 import os
 import random
+import secrets
 import signal
 import socket
 from collections.abc import Callable, Mapping, Sequence
@@ -28,7 +29,7 @@ from redis.exceptions import RedisError
 
 from webhooks import log as logs
 from webhooks.durability import WANTED, Unknowable, shortcomings
-from webhooks.inbox import JOB_LIFE, Inbox, connect
+from webhooks.inbox import JOB_LIFE, Inbox, InboxUnavailable, connect
 from worker import jobs, rules
 from worker.leases import RENEW_EVERY, Leases
 from worker.store import Store
@@ -73,22 +74,27 @@ class Settings:
             SettingsError: variables are missing or empty.
             RulesError: the rules file cannot be used.
         """
-        missing = [name for name in ("WHOP_API_KEY", "REDIS_URL") if not environ.get(name)]
+        given = {name: value.strip() for name, value in environ.items()}
+        missing = [name for name in ("WHOP_API_KEY", "REDIS_URL") if not given.get(name)]
         if missing:
             raise SettingsError(
                 f"missing or empty in the environment: {', '.join(missing)}. "
                 "`usher work` needs both; `usher up` brings its own"
             )
+        if given.get("USHER_LOG") not in (None, "", "json", "console"):
+            raise SettingsError(f"USHER_LOG must be json or console, not {given['USHER_LOG']!r}")
         try:
-            connect(environ["REDIS_URL"])
-        except ValueError as error:
-            raise SettingsError(f"REDIS_URL: {error}") from error
+            connect(given["REDIS_URL"])
+        except ValueError:  # the cause is not kept: it may quote a password
+            raise SettingsError(
+                "REDIS_URL is not a redis://, rediss://, unix:// or redis+sentinel:// URL"
+            ) from None
         return cls(
-            rules=rules.load(Path(environ.get("USHER_RULES") or "rooms.toml")),
-            api_key=environ["WHOP_API_KEY"],
-            redis_url=environ["REDIS_URL"],
-            api_url=environ.get("WHOP_API_URL") or API_URL,
-            log=environ.get("USHER_LOG") or None,
+            rules=rules.load(Path(given.get("USHER_RULES") or "rooms.toml")),
+            api_key=given["WHOP_API_KEY"],
+            redis_url=given["REDIS_URL"],
+            api_url=given.get("WHOP_API_URL") or API_URL,
+            log=given.get("USHER_LOG") or None,
         )
 
 
@@ -103,7 +109,7 @@ def assemble(
     """Build what the jobs work with."""
     account = settings.rules.account
     inbox = Inbox(redis, account)
-    leases = Leases(redis, inbox.prefix, f"{socket.gethostname()}/{os.getpid()}")
+    leases = Leases(redis, inbox.prefix, f"{socket.gethostname()}/{secrets.token_hex(4)}")
     key = hashlib.sha256(settings.api_key.encode()).hexdigest()[:12]
     rng = random.Random()  # noqa: S311 - it spreads pauses, it guards nothing
     quota = Quota(
@@ -211,7 +217,7 @@ async def _look_round(tools: Tools, redis: Any) -> None:
     wanted = sorted({action for needs in NEEDS.values() for action in needs.split(", ")})
     try:
         lacking = sorted(set(wanted) - await tools.whop.permitted(wanted))
-    except WhopError as error:
+    except (WhopError, LookupError, TypeError) as error:  # it is a look, and ends nobody
         log.warning("permissions.unknown", why=str(error))
     else:
         if lacking:
@@ -237,7 +243,7 @@ async def _supervise(settings: Settings) -> None:
         log.info("worker.started", account=settings.rules.account, api=settings.api_url)
         try:
             await run_until(stopping, worker)
-        except (RedisError, OSError) as error:
+        except (RedisError, OSError, InboxUnavailable) as error:
             log.warning("redis.away", why=str(error), next="the worker waits for it")
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stopping.wait(), 1)
@@ -248,7 +254,7 @@ async def run_until(stopping: asyncio.Event, worker: Worker) -> None:
     """Run a worker until it is to stop; then let its jobs finish, or give them back, and close it.
 
     Raises:
-        RedisError, OSError: Redis went away; the worker is closed.
+        RedisError, OSError, InboxUnavailable: Redis went away; the worker is closed.
     """
     running = asyncio.create_task(worker.async_run())
     stopped = asyncio.create_task(stopping.wait())
@@ -264,6 +270,9 @@ async def run_until(stopping: asyncio.Event, worker: Worker) -> None:
     worker.tasks.clear()  # or arq's close would stumble over those that were cancelled
     with contextlib.suppress(RedisError, OSError, asyncio.CancelledError):
         await worker.close()
+    if "renewing" in worker.ctx:  # arq's close skips our shutdown where Redis is away
+        worker.ctx["renewing"].cancel()
+        await worker.ctx["http"].aclose()
     if not running.cancelled():
         running.result()
 

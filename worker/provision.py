@@ -140,18 +140,17 @@ class _Making:
         product = self.place.product
         if self.place.plan or not product:
             return
-        plans = await self.whop.plans(product)
-        plan = (
-            plans[0]
-            if plans
-            else await self.whop.create_free_plan(product=product, key=self.idempotency("plan"))
-        )
+        free = [plan for plan in await self.whop.plans(product) if plan.free]
+        key = self.idempotency("plan")
+        plan = free[0] if free else await self.whop.create_free_plan(product=product, key=key)
         await self.record("room.plan_made", plan.id, plan=plan.id)
 
     async def experience(self) -> None:
         wanted = self.room.experience or self.place.experience
         if wanted is None:
             found = await self._like_ours()
+            self.place.making = True
+            await self.tools.store.save_place(self.key, self.place)
             made = found or await self.whop.create_chat(
                 name=self.place.name, key=self.idempotency("chat")
             )
@@ -162,12 +161,15 @@ class _Making:
             await self.record("room.chat_adopted", wanted, experience=wanted, channel=None)
 
     async def _like_ours(self) -> Experience | None:
-        """Find a room of this name that belongs to our products, or to nobody yet."""
+        """Find a room of this name that belongs to our products, or that we began to make.
+
+        One that belongs to nobody, and that we never began, is the team's own: not to be opened.
+        """
         for product in self.products():
             for chat in await self.whop.chats(product=product):
                 if chat.name == self.place.name:
                     return chat
-        for chat in await self.whop.chats():
+        for chat in await self.whop.chats() if self.place.making else ():
             if chat.name == self.place.name:
                 whole = await self.whop.experience(chat.id)
                 if not whole.products:
@@ -182,13 +184,15 @@ class _Making:
         id_ = self.place.experience or ""
         attached = (await self.whop.experience(id_)).products or frozenset()
         wanted = self.products()
-        for product in [p for p in wanted if p not in attached]:
+        missing = [product for product in wanted if product not in attached]
+        for product in missing:
             await self._attach(id_, product)
         for product in [p for p in self.place.attached if p in attached and p not in wanted]:
             await self.whop.detach(id_, product, key=self.idempotency(f"detach/{product}"))
             log.info("room.detached", room=self.key, id=id_, product=product)
-        if self.place.attached != wanted:
-            await self.record("room.attached", id_, attached=wanted)
+        ours = [product for product in self.place.attached if product in wanted] + missing
+        if self.place.attached != ours:
+            await self.record("room.attached", id_, attached=ours)
 
     async def _attach(self, id_: str, product: str) -> None:
         """Attach; what attaching twice answers is not documented, so look before believing a no."""
@@ -208,6 +212,10 @@ class _Making:
         text, channel = self.room.welcome, self.place.channel or ""
         if not text or self.place.welcomed:
             return
-        if text not in await self.whop.messages(channel):
-            await self.whop.post_message(channel, text, key=self.idempotency("welcome"))
-        await self.record("room.welcomed", channel, welcomed=True)
+        try:
+            if text not in await self.whop.messages(channel):
+                await self.whop.post_message(channel, text, key=self.idempotency("welcome"))
+        except Rejected as error:  # nobody stays outside for want of a greeting
+            log.warning("room.not_welcomed", room=self.key, why=str(error))
+        else:
+            await self.record("room.welcomed", channel, welcomed=True)

@@ -1,5 +1,6 @@
 """rooms.toml: from the seller's words to typed rooms, with every mistake named at once."""
 
+import hashlib
 import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
@@ -22,6 +23,8 @@ UTC: Final = ZoneInfo("UTC")
 AccountId = Annotated[str, Meta(pattern="^biz_", description="an id that begins with biz_")]
 ProductId = Annotated[str, Meta(pattern="^prod_", description="an id that begins with prod_")]
 ExperienceId = Annotated[str, Meta(pattern="^exp_", description="an id that begins with exp_")]
+TITLE: Final = 80
+LONGEST_COHORT: Final = "September 2026"
 Name = Annotated[str, Meta(min_length=1, max_length=80, description="a text of 1 to 80 characters")]
 """Whop's limit for the title of a product, which a cohort's room shares with its product."""
 
@@ -39,10 +42,14 @@ class RulesError(Exception):
 
 @dataclass(frozen=True)
 class Rules:
-    """The whole file: whose account, and its rooms in the order of the file."""
+    """The whole file: whose account, and its rooms in the order of the file.
+
+    `mark` is another one when the file's text is.
+    """
 
     account: str
     rooms: tuple[Room, ...]
+    mark: str = ""
 
     def room(self, key: str) -> Room | None:
         """Return a room by its key."""
@@ -121,7 +128,7 @@ def parse(text: str, path: str = "rooms.toml") -> Rules:
     rules = reader.file(data)
     if reader.mistakes or rules is None:
         raise RulesError(path, reader.mistakes)
-    return rules
+    return replace(rules, mark=hashlib.sha256(text.encode()).hexdigest()[:12])
 
 
 class _Reader(Tables):
@@ -197,6 +204,8 @@ class _Reader(Tables):
         if "cohort" in data:
             if "{cohort}" not in str(data.get("name", "{cohort}")):
                 self.wrong(f"{where}.name", "a cohort room's name needs {cohort} in it")
+            if len(str(data.get("name", "")).replace("{cohort}", LONGEST_COHORT)) > TITLE:
+                self.wrong(f"{where}.name", f"is over {TITLE} characters with its cohort in it")
             out_of_place, why = ["experience"], "a cohort room makes its own rooms; none is adopted"
         else:
             out_of_place = ["grant", "grace", "on_refund", "on_dispute"]

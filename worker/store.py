@@ -4,6 +4,7 @@
     room:{instance}     Place: the ids of a room on Whop, step by step as it comes into being
     rooms               set: the instances that exist
     seats:{room}        hash: user -> cohort, for ever: a seat is not given twice
+    filled:{room}       hash: cohort -> seats given in it, and `last`: the cohort that fills now
     granted:{instance}  set: users who are in by a grant
     team                JSON list: user ids of the account's admins
     trail:{subject}     list of JSON: what was done and why, the newest last, the last 200
@@ -28,9 +29,15 @@ _SEAT: Final = """
 local cohort = redis.call('HGET', KEYS[1], ARGV[1])
 if cohort then return cohort end
 cohort = ARGV[2]
-if cohort == '' then cohort = math.floor(redis.call('HLEN', KEYS[1]) / ARGV[3]) + 1 end
+if cohort == '' then
+  cohort = redis.call('HGET', KEYS[2], 'last') or '1'
+  local taken = tonumber(redis.call('HGET', KEYS[2], cohort) or '0')
+  if taken >= tonumber(ARGV[3]) then cohort = string.format('%d', cohort + 1) end
+  redis.call('HSET', KEYS[2], 'last', cohort)
+end
 redis.call('HSET', KEYS[1], ARGV[1], cohort)
-return tostring(cohort)
+redis.call('HINCRBY', KEYS[2], cohort, 1)
+return cohort
 """
 """Lua: a member's cohort, once and for all. In one script, so that no two take the last seat."""
 
@@ -38,14 +45,20 @@ T = TypeVar("T")
 
 
 class Member(msgspec.Struct):
-    """One member. `salt` goes into idempotency keys: Whop remembers a refusal for a day."""
+    """One member.
+
+    `refunded` and `disputed` are, by membership, the payments in doubt and when they were made.
+    `rules` is the mark of the rules by which they were last looked at. `salt` goes into
+    idempotency keys: Whop remembers a refusal for a day.
+    """
 
     grants: dict[str, Grant] = msgspec.field(default_factory=dict)
     seen: dict[str, Seen] = msgspec.field(default_factory=dict)
-    refunded: set[str] = msgspec.field(default_factory=set)
-    disputed: set[str] = msgspec.field(default_factory=set)
+    refunded: dict[str, dict[str, datetime]] = msgspec.field(default_factory=dict)
+    disputed: dict[str, dict[str, datetime]] = msgspec.field(default_factory=dict)
     past_due: dict[str, datetime] = msgspec.field(default_factory=dict)
     look_again: datetime | None = None
+    rules: str = ""
     salt: int = 0
 
     def facts(self, *, team: bool) -> Facts:
@@ -60,7 +73,11 @@ class Member(msgspec.Struct):
 
 
 class Place(msgspec.Struct):
-    """One room as it exists on Whop. `attached` are the products that Usher attached it to."""
+    """One room as it exists on Whop.
+
+    `attached` are the products that Usher attached it to, `words` the banned words that it set;
+    `making` says that it set out to make the chat.
+    """
 
     name: str
     product: str | None = None
@@ -69,6 +86,7 @@ class Place(msgspec.Struct):
     channel: str | None = None
     attached: list[str] = msgspec.field(default_factory=list)
     welcomed: bool = False
+    making: bool = False
     ready: bool = False
     words: list[str] | None = None
     salt: int = 0
@@ -121,7 +139,7 @@ class Store:
 
     async def seat(self, room: str, user: str, *, cohort: str | None, seats: int) -> str:
         """Return a member's cohort: the one they have, or else `cohort`, or the next seat's."""
-        keys = [f"{self._prefix}seats:{room}"]
+        keys = [f"{self._prefix}seats:{room}", f"{self._prefix}filled:{room}"]
         answer: bytes = await self._seat(keys=keys, args=[user, cohort or "", seats])
         return answer.decode()
 

@@ -32,7 +32,9 @@ _CLAIM: Final = f"""{WAKE}
 local subject, token, now, lease, body = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local due = redis.call('ZSCORE', prefix .. 'due', subject)
 if not due or tonumber(due) > tonumber(now) then return {{'nothing'}} end
-if not redis.call('SET', prefix .. 'lock:' .. subject, token, 'NX', 'PX', lease) then
+local lock = prefix .. 'lock:' .. subject
+local free = redis.call('SET', lock, token, 'NX', 'PX', lease)
+if not free and redis.call('GET', lock) ~= token then
   redis.call('HDEL', prefix .. 'job', subject)
   wake(subject, now + {BUSY_AGAIN}, body)
   return {{'busy'}}
@@ -52,10 +54,14 @@ if redis.call('GET', lock) == token then redis.call('DEL', lock) end
 redis.call('HDEL', prefix .. 'job', subject)
 redis.call('ZREM', prefix .. 'due', subject)
 if outcome ~= 'later' then
-  for i = 9, #ARGV do redis.call('LREM', pending, 1, ARGV[i]) end
+  local left = redis.call('LLEN', pending) - (#ARGV - 8)
+  if outcome == 'done' then
+    for i = 9, #ARGV do redis.call('LREM', pending, 1, ARGV[i]) end
+    left = redis.call('LLEN', pending)
+  end
   redis.call('HDEL', prefix .. 'tries', subject)
   redis.call('HDEL', prefix .. 'since', subject)
-  if redis.call('LLEN', pending) > 0 then at = now end
+  if left > 0 then at = now end
 end
 if outcome == 'done' then redis.call('HDEL', prefix .. 'dead', subject) end
 if outcome == 'dead' then redis.call('HSET', prefix .. 'dead', subject, record) end
@@ -160,7 +166,10 @@ class Subjects:
         await self._settled(claim, "later", now, at)
 
     async def dead(self, claim: Claim, now: datetime, reason: str, *, permission: bool) -> None:
-        """Give a claim up, and keep it with its reason until it succeeds or a person acts."""
+        """Give a claim up, and keep it with its reason until it succeeds or a person acts.
+
+        What waited for it goes on waiting, and is there when it is tried again.
+        """
         death = Death(reason, permission, claim.tries, claim.first_try, now, claim.taken)
         await self._settled(claim, "dead", now, None, msgspec.json.encode(death))
 

@@ -79,7 +79,7 @@ def duration(text: str) -> timedelta:
         ValueError: the text names none.
     """
     if not DURATION.fullmatch(text):
-        raise ValueError(text)
+        raise ValueError(f"not a duration: {text!r}")
     parts = re.findall(r"(\d+)([dhms])", text)
     return sum((timedelta(**{UNITS[unit]: int(n)}) for n, unit in parts), timedelta(0))
 

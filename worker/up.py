@@ -22,7 +22,10 @@ from typing import Any, Final
 from worker import embedded, rules
 
 READY_WITHIN: Final = 20.0
-STOPPED_WITHIN: Final = 15.0
+STOPPED_WITHIN: Final = 25.0
+"""Longer than the receiver takes for the requests that it holds, and a worker for its jobs."""
+
+HIGHEST_PORT: Final = 65535
 LOCAL_KEY: Final = "apik_local"
 
 
@@ -98,8 +101,8 @@ def _real_whop(environ: Mapping[str, str]) -> bool:
 
 def _port(environ: Mapping[str, str]) -> int:
     text = environ.get("USHER_PORT") or "8000"
-    if not text.isdigit():
-        raise UpError(f"USHER_PORT must be a number, not {text!r}")
+    if not (text.isascii() and text.isdigit() and int(text) <= HIGHEST_PORT):
+        raise UpError(f"USHER_PORT must be a number up to {HIGHEST_PORT}, not {text!r}")
     return int(text)
 
 

