@@ -77,6 +77,7 @@ class Community:
                 [sys.executable, *command],
                 cwd=ROOT,
                 env=self.environ,
+                preexec_fn=embedded.end_with_parent,  # noqa: PLW1509 - it calls nothing but prctl
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
