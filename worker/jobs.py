@@ -58,7 +58,8 @@ async def _again(
         await _bury(tools, claim, error)
         return
     now = tools.clock()
-    pause = max(retry.pause(claim.tries, tools.rng), timedelta(seconds=after))
+    asked = min(timedelta(seconds=after), retry.LONGEST)
+    pause = max(retry.pause(claim.tries, tools.rng), asked)
     log.warning("job.retrying", why=_words(error), seconds=round(pause.total_seconds(), 1))
     await tools.subjects.later(claim, now, now + pause)
 

@@ -17,6 +17,7 @@ from urllib.parse import quote
 import httpx
 import msgspec
 
+from webhooks.events import reference, table
 from worker.whop.errors import Conflict, Forbidden, Missing, Rejected, Unavailable
 from worker.whop.quota import Quota
 from worker.whop.types import (
@@ -40,6 +41,7 @@ TRIES: Final = 3
 """Tries of one call. Where Whop may take no notice of our key (its older endpoints: experiences,
 messages), a POST is tried once: whoever repeats it must look first."""
 
+DELAY: Final = re.compile(r"(\d{1,9}(?:\.\d+)?)", re.ASCII)
 PATIENCE: Final = 30.0
 """Seconds that a call waits at the most when Whop names a delay; longer is the job's matter."""
 
@@ -104,7 +106,7 @@ class Whop:
         """Return the user ids of the account's team."""
         query = {"account_id": self._account, "access_level": "admin"}
         rows = [row async for row in self._pages("members", query)]
-        return frozenset(row["user"]["id"] for row in rows if row.get("user"))
+        return frozenset(user for row in rows if (user := reference(row, "user")))
 
     async def create_membership(self, *, plan: str, user: str, key: str) -> Membership:
         """Give a user a membership on a free plan."""
@@ -198,7 +200,7 @@ class Whop:
         """Return the text of a channel's latest messages."""
         query = {"channel_id": channel, "direction": "desc", "first": PAGE}
         page = await self._call("GET", "messages", query=query)
-        return [row.get("content") or "" for row in page["data"]]
+        return [row.get("content") or "" for row in _rows("GET /messages", page)]
 
     async def post_message(self, channel: str, content: str, *, key: str) -> None:
         """Write a message (Markdown) into a channel."""
@@ -209,7 +211,8 @@ class Whop:
         """Return which of these permissions the key has on the account."""
         query = {"resource_id": self._account, "actions": ",".join(actions)}
         answer = await self._call("GET", "permissions", query=query)
-        return frozenset(row["action"] for row in answer["data"] if row.get("granted"))
+        rows = _rows("GET /permissions", answer)
+        return frozenset(str(row.get("action")) for row in rows if row.get("granted"))
 
     # --- the wire
 
@@ -217,9 +220,9 @@ class Whop:
         after: dict[str, str] = {}
         while True:
             page = await self._call("GET", path, query={**query, "first": PAGE, **after})
-            for row in page["data"]:
+            for row in _rows(f"GET /{path}", page):
                 yield row
-            info = page.get("page_info") or {}
+            info = table(page, "page_info")
             if not (info.get("has_next_page") and info.get("end_cursor")):
                 return
             after = {"after": info["end_cursor"]}
@@ -290,15 +293,24 @@ def _object(operation: str, response: httpx.Response) -> dict[str, Any]:
     return answer if isinstance(answer, dict) else {"value": answer}
 
 
+def _rows(operation: str, page: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the rows of a page; an answer without any is none, whatever its status says."""
+    rows = page.get("data")
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise Unavailable(operation, f"an answer without rows; it has {sorted(page)[:20]}")
+    return rows
+
+
 def _message(response: httpx.Response) -> str:
     """Return Whop's own words for an error, whatever shape they come in, and not too many."""
     try:
         body = msgspec.json.decode(response.content)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return response.text[:200]
-    error = body.get("error", body) if isinstance(body, dict) else body
-    words = str(error.get("message", error) if isinstance(error, dict) else error)
-    return re.sub(r"\S+@\S+", "(an e-mail address)", words)[:300]
+        words = response.text
+    else:
+        error = body.get("error", body) if isinstance(body, dict) else body
+        words = str(error.get("message", error) if isinstance(error, dict) else error)
+    return re.sub(r"\S+@\S+", "(an e-mail address)", words[:2000])[:300]
 
 
 def _wait(response: httpx.Response, message: str) -> float | None:
@@ -308,13 +320,13 @@ def _wait(response: httpx.Response, message: str) -> float | None:
     the delay of a 429 into the message (Whop: Troubleshooting).
     """
     header = response.headers.get("Retry-After", "")
-    if header.replace(".", "", 1).isdigit():
+    if DELAY.fullmatch(header):
         return float(header)
     try:
         dates = [parsedate_to_datetime(d) for d in (header, response.headers.get("Date", ""))]
-    except ValueError:
-        said = (
-            re.search(r"(\d+(?:\.\d+)?) ?s", message) if response.status_code == TOO_MANY else None
-        )
+        return max(0.0, (dates[0] - dates[1]).total_seconds())
+    except (ValueError, TypeError):  # no date, or one of the two without a zone
+        if response.status_code != TOO_MANY:
+            return None
+        said = re.search(DELAY.pattern + " ?s", message, re.ASCII)
         return float(said[1]) if said else None
-    return max(0.0, (dates[0] - dates[1]).total_seconds())

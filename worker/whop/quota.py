@@ -1,8 +1,9 @@
 """Whop's quota, shared by all workers: so many calls per operation and key in a moving window.
 
-The window is counted in Redis by the library `limits`. It is a second longer than Whop's, because
-calls reach Whop a little later than they are counted here, and some later than others: every
-window of Whop's then lies within one of ours, and we never exceed it.
+The window is counted in Redis by the library `limits`, and a part of the quota is left unused:
+calls reach Whop a little later than they are counted here, and some later than others, so that
+one of Whop's windows can hold a few more than any of ours. The rest also leaves room for whatever
+else the seller runs with the same key.
 """
 
 import asyncio
@@ -17,8 +18,8 @@ from limits.aio.strategies import MovingWindowRateLimiter
 DEFAULT = (600, 60)
 """Calls and seconds, per operation and key (Whop: Troubleshooting, rate limits)."""
 
-MARGIN = 1
-"""Seconds by which our window is longer than Whop's."""
+USED = 0.95
+"""The part of the quota that Usher uses."""
 
 
 class Quota:
@@ -29,7 +30,7 @@ class Quota:
     ) -> None:
         """Count in a pool's Redis, under a prefix, for `who`: a name of the key, not the key."""
         amount, seconds = quota
-        self._item: RateLimitItem = RateLimitItemPerSecond(amount, seconds + MARGIN)
+        self._item: RateLimitItem = RateLimitItemPerSecond(max(1, int(amount * USED)), seconds)
         self._who = who
         self._window = MovingWindowRateLimiter(
             RedisStorage(
