@@ -13,7 +13,7 @@ import random
 import secrets
 import signal
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -47,6 +47,8 @@ QUEUE_READ_LIMIT: Final = 500
 POLL: Final = 0.05
 FINISH: Final = 8
 """Seconds that running jobs have after SIGTERM; then they are given back."""
+
+Hook = Callable[[dict[str, Any]], Awaitable[None]]
 
 log = structlog.get_logger()
 
@@ -156,23 +158,7 @@ def options(settings: Settings, *, clock: Callable[[], datetime] = clock) -> dic
         expires_extra_ms=JOB_LIFE,
     )
 
-    async def start(ctx: dict[str, Any]) -> None:
-        http = httpx.AsyncClient(
-            base_url=settings.api_url,
-            headers={"Authorization": f"Bearer {settings.api_key}", "User-Agent": "usher"},
-            limits=httpx.Limits(max_connections=2 * MAX_JOBS),
-        )
-        ctx["http"], ctx["tools"] = http, assemble(settings, redis, http, clock)
-        ctx["renewing"] = asyncio.create_task(_renew(ctx["tools"].leases))
-        await _look_round(ctx["tools"], redis)
-        await jobs.refresh_team(ctx["tools"])
-        await jobs.open_up(ctx["tools"])
-
-    async def stop(ctx: dict[str, Any]) -> None:
-        if "renewing" in ctx:
-            ctx["renewing"].cancel()
-            await ctx["http"].aclose()
-
+    start, stop = _hooks(settings, redis, clock)
     return {
         "functions": [func(converge, name="converge")],
         "cron_jobs": [
@@ -196,6 +182,29 @@ def options(settings: Settings, *, clock: Callable[[], datetime] = clock) -> dic
         "log_results": False,
         "timezone": UTC,
     }
+
+
+def _hooks(settings: Settings, redis: Any, clock: Callable[[], datetime]) -> tuple[Hook, Hook]:
+    """Return what arq runs at a worker's start and at its end."""
+
+    async def start(ctx: dict[str, Any]) -> None:
+        http = httpx.AsyncClient(
+            base_url=settings.api_url,
+            headers={"Authorization": f"Bearer {settings.api_key}", "User-Agent": "usher"},
+            limits=httpx.Limits(max_connections=2 * MAX_JOBS),
+        )
+        ctx["http"], ctx["tools"] = http, assemble(settings, redis, http, clock)
+        ctx["renewing"] = asyncio.create_task(_renew(ctx["tools"].leases))
+        await _look_round(ctx["tools"], redis)
+        await jobs.refresh_team(ctx["tools"])
+        await jobs.open_up(ctx["tools"])
+
+    async def stop(ctx: dict[str, Any]) -> None:
+        if "renewing" in ctx:
+            ctx["renewing"].cancel()
+            await ctx["http"].aclose()
+
+    return start, stop
 
 
 async def _renew(leases: Leases) -> None:

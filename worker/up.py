@@ -65,13 +65,10 @@ def up(
         env = {**environ, "REDIS_URL": redis_url, "PYTHONUNBUFFERED": "1"}
         children: dict[str, subprocess.Popen[bytes]] = {}
         if not real:
-            api = f"http://127.0.0.1:{whop_port}"
-            env |= _local(api)
-            hook = f"{receiver}/webhooks/whop"
-            arguments = ["sandbox", "--port", str(whop_port), "--webhook", hook]
-            command = [*arguments, "--data", str(folder / "whop.json")]
+            env |= _local(f"http://127.0.0.1:{whop_port}")
+            command = _sandbox(whop_port, f"{receiver}/webhooks/whop", folder / "whop.json")
             children["the local Whop"] = stack.enter_context(_child(command, env))
-            _until_answers(f"{api}/sandbox/state", children)
+            _until_answers(f"http://127.0.0.1:{whop_port}/sandbox/state", children)
         children["the receiver"] = stack.enter_context(_child(["receive"], env))
         _until_answers(f"{receiver}/readyz", children)
         children["the worker"] = stack.enter_context(_child(["work"], env))
@@ -113,6 +110,11 @@ def _local(api: str) -> dict[str, str]:
         "WHOP_API_KEY": LOCAL_KEY,
         "WHOP_WEBHOOK_SECRET": f"ws_{secrets.token_hex(32)}",
     }
+
+
+def _sandbox(port: int, webhook: str, data: Path) -> list[str]:
+    """Return the arguments of `usher sandbox`."""
+    return ["sandbox", "--port", str(port), "--webhook", webhook, "--data", str(data)]
 
 
 def _free(host: str, port: int, name: str) -> None:
