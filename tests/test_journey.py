@@ -201,6 +201,54 @@ def test_an_event_room_opens_and_locks_by_itself(redis_url):
     asyncio.run(main())
 
 
+def test_a_transition_comes_within_a_second_of_its_instant(redis_url):
+    starts = (datetime.now(UTC) + timedelta(seconds=4)).replace(microsecond=0)
+    rooms = f"""
+[rooms.flash]
+name = "Flash"
+products = ["prod_ticket"]
+timezone = "UTC"
+occurrences = [{{ starts = {starts:%Y-%m-%dT%H:%M:%S}, lasts = "2s" }}]
+"""
+
+    async def main():
+        async with community.running(redis_url, rooms) as seller:
+            seller.whop.faults.latency_seconds = 0.1
+            async with asyncio.timeout(15):
+                while seller.calls("chat_channels.update") < 3:  # noqa: ASYNC110 - its time comes
+                    await asyncio.sleep(0.02)
+            made, opened, locked = seller.server.journal.of("chat_channels.update")
+            assert '"admins"' in made.body
+            assert '"everyone"' in opened.body
+            assert '"admins"' in locked.body
+            for change, due in ((opened, starts), (locked, starts + timedelta(seconds=2))):
+                assert timedelta(0) <= change.time - due < timedelta(seconds=1)
+
+    asyncio.run(main())
+
+
+def test_what_was_missed_while_nobody_worked_is_one_look_and_one_change(redis_url):
+    clock = Clock(datetime(2024, 12, 5, 22, 0, tzinfo=UTC))
+
+    async def main():
+        async with community.running(redis_url, AMA, clock=clock) as seller:
+            await seller.rest()
+            clock.at += timedelta(days=30)  # opened, locked and archived meanwhile
+            seen, changed = (
+                seller.calls(f"chat_channels.{what}") for what in ("retrieve", "update")
+            )
+            await seller.work()
+            await seller.sweep()
+            await seller.settled()
+            assert (await seller.channel("ama")).who_can_react == "no_one"
+            assert seller.calls("chat_channels.update") == changed + 1
+            assert (
+                seller.calls("chat_channels.retrieve") <= seen + 2
+            )  # the room's and the channel's
+
+    asyncio.run(main())
+
+
 def test_a_room_is_made_for_its_first_ticket(redis_url):
     async def main():
         rooms = AMA.replace('locks = "30m"', 'locks = "30m"\nprovision = "on_purchase"')

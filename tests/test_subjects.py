@@ -136,7 +136,7 @@ def test_a_failure_keeps_its_deliveries_and_counts_its_tries(redis_url):
             second = await claimed(b.subjects)
             assert (first.tries, second.tries, second.taken) == (1, 2, ("msg_1",))
             assert second.first_try == first.first_try
-            await b.subjects.dead(second, now(), "no", permission=False)
+            await b.subjects.dead(second, now(), "no")
             (death,) = (await b.subjects.deaths()).values()
             assert (death.reason, death.tries, death.deliveries) == ("no", 2, ("msg_1",))
             await b.inbox.put(delivery("msg_2"))  # news revives it

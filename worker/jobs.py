@@ -40,7 +40,7 @@ async def _settle(tools: Tools, claim: Claim) -> None:
     try:
         look_again = await converge(tools, claim)
     except Forbidden as error:
-        await _bury(tools, claim, error, permission=True)
+        await _bury(tools, claim, error)
     except WhopError as error:
         after = (isinstance(error, Unavailable) and error.after) or 0
         await _again(tools, claim, error, for_good=late, after=after)
@@ -64,9 +64,9 @@ async def _again(
     await tools.subjects.later(claim, now, now + pause)
 
 
-async def _bury(tools: Tools, claim: Claim, error: Exception, *, permission: bool = False) -> None:
+async def _bury(tools: Tools, claim: Claim, error: Exception) -> None:
     log.error("job.died", why=_words(error), next=_advice(error))
-    await tools.subjects.dead(claim, tools.clock(), _words(error), permission=permission)
+    await tools.subjects.dead(claim, tools.clock(), _words(error))
 
 
 def _words(error: Exception) -> str:

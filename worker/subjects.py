@@ -116,7 +116,6 @@ class Death(msgspec.Struct, frozen=True):
     """Why a subject was given up, for the person who must act."""
 
     reason: str
-    permission: bool
     tries: int
     first_try: datetime
     at: datetime
@@ -165,12 +164,12 @@ class Subjects:
         """Put a claim off to an instant, with all that waited for it."""
         await self._settled(claim, "later", now, at)
 
-    async def dead(self, claim: Claim, now: datetime, reason: str, *, permission: bool) -> None:
+    async def dead(self, claim: Claim, now: datetime, reason: str) -> None:
         """Give a claim up, and keep it with its reason until it succeeds or a person acts.
 
         What waited for it goes on waiting, and is there when it is tried again.
         """
-        death = Death(reason, permission, claim.tries, claim.first_try, now, claim.taken)
+        death = Death(reason, claim.tries, claim.first_try, now, claim.taken)
         await self._settled(claim, "dead", now, None, msgspec.json.encode(death))
 
     async def _settled(
