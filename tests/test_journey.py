@@ -14,6 +14,9 @@ from hypothesis import HealthCheck, Phase, given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
+from webhooks.events import Delivery
+from webhooks.inbox import Inbox
+
 LOUNGE = """
 [rooms.lounge]
 name = "The Lounge"
@@ -322,6 +325,34 @@ def test_a_refund_stands_whatever_comes_of_an_older_payment(redis_url):
             assert renewed.substatus == "refunded"
             seller.whop.till.decide(older.id, "won")  # January's dispute, February's refund
             await seller.settled()
+            assert not await seller.may_enter("ada", "course/1")
+
+    asyncio.run(main())
+
+
+def test_late_news_of_an_older_payment_does_not_undo_a_refund(redis_url):
+    async def main():
+        rooms = COURSE + 'on_refund = "revoke"\n'
+        async with community.running(redis_url, rooms, one_time=()) as seller:
+            bought = seller.whop.memberships.buy("prod_course", "ada")
+            (older,) = seller.whop.tables.payments.values()
+            await seller.settled()
+            seller.whop.till.charge(bought, 29.0, "usd", "subscription_cycle")
+            seller.whop.till.refund(bought.id)
+            await seller.settled()
+            assert not await seller.may_enter("ada", "course/1")
+            late = Delivery(
+                id="msg_late",
+                type="payment.succeeded",
+                received=int(seller.clock().timestamp() * 1000),
+                subject=f"member:{bought.user_id}",
+                membership=bought.id,
+                payment=older.id,
+            )
+            await Inbox(seller.redis, community.ACCOUNT).put(late)
+            await seller.settled()
+            assert older.substatus == "succeeded"
+            assert seller.calls("payments.retrieve") >= 2
             assert not await seller.may_enter("ada", "course/1")
 
     asyncio.run(main())

@@ -340,6 +340,8 @@ def test_what_whop_refuses_is_tried_for_a_day_and_then_kept(redis_url):
             assert "422" in death.reason
             seller.whop.faults.failures = []
             bought = next(iter(seller.whop.tables.memberships.values()))
+            pending = f"{seller.prefix}pending:member:{bought.user_id}"
+            await seller.redis.lrem(pending, 0, "test")  # only deliveries wait, as in real life
             await Inbox(seller.redis, community.ACCOUNT).put(_echo(bought))  # nothing new in it
             await seller.settled()
             assert await seller.may_enter("ada", "course/1")
