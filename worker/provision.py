@@ -101,12 +101,9 @@ class _Making:
             await self.plan()
         await self.experience()
         await self.channel()
-        coming = await set_channel(self.tools, self.room, self.key, self.place)
+        await self.settings()
         await self.attachments()
         await self.welcome()
-        if coming:
-            at = milliseconds(coming)
-            await self.tools.inbox.mark(f"channel:{self.key}", "planned", at)
         if not was_ready:
             await self.record("room.ready", self.place.experience, ready=True)
 
@@ -207,6 +204,15 @@ class _Making:
         if not self.place.channel:
             channel = await self.whop.channel(self.place.experience or "")
             await self.record("room.channel_read", channel.id, channel=channel.id)
+
+    async def settings(self) -> None:
+        """Set a new room's channel; that of a room that stands is its own subject's to set."""
+        coming: datetime | None = self.tools.clock()
+        if not self.place.ready:
+            coming = await set_channel(self.tools, self.room, self.key, self.place)
+        if coming:
+            at = milliseconds(coming)
+            await self.tools.inbox.mark(f"channel:{self.key}", "planned", at)
 
     async def welcome(self) -> None:
         text, channel = self.room.welcome, self.place.channel or ""
