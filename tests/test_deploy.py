@@ -16,7 +16,8 @@ from webhooks.meters import Meters
 from worker import cli, rules
 from worker import main as worker
 from worker.policy.rooms import Cohorts
-from worker.policy.schedule import PHASES, Occurrences, Phase
+from worker.policy.occurrences import Occurrences
+from worker.policy.phases import PHASES, Phase
 from worker.policy.settings import NAMES
 from worker.whop.client import NEEDS
 

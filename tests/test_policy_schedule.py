@@ -9,16 +9,15 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
+from worker.policy.occurrences import Occurrences, instant
+from worker.policy.phases import Phase
 from worker.policy.schedule import (
     Change,
-    Occurrences,
-    Phase,
     Schedule,
     Weekday,
     Window,
     changes_after,
     edges,
-    instant,
     next_change,
     phase_at,
     settings_at,

@@ -7,7 +7,8 @@ import pytest
 
 from worker import rules
 from worker.policy.rooms import Cohorts
-from worker.policy.schedule import Phase, Weekday
+from worker.policy.phases import Phase
+from worker.policy.schedule import Weekday
 from worker.policy.settings import Settings, WhoCanPost
 from worker.tables import duration
 

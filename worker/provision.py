@@ -219,7 +219,7 @@ class _Making:
         if not text or self.place.welcomed:
             return
         try:
-            if text not in await self.whop.messages(channel):
+            if not any(m.content == text for m in await self.whop.messages(channel)):
                 await self.whop.post_message(channel, text, key=self.idempotency("welcome"))
         except Rejected as error:  # nobody stays outside for want of a greeting
             log.warning("room.not_welcomed", room=self.key, why=str(error))

@@ -13,7 +13,9 @@ from zoneinfo import ZoneInfo
 from msgspec import Meta
 
 from worker.policy.rooms import Cohorts, Room
-from worker.policy.schedule import Occurrences, Phase, Schedule, Weekday, Window, dates
+from worker.policy.occurrences import Occurrences, dates
+from worker.policy.phases import Phase
+from worker.policy.schedule import Schedule, Weekday, Window
 from worker.policy.settings import NAMES, Settings
 from worker.tables import Tables, shown
 

@@ -1,41 +1,25 @@
 """What a room should be at any instant, and when that changes next.
 
-Instants are aware and in UTC; the seller's times are local to the room's zone. One rule turns a
-local time into an instant, RFC 5545's (section 3.3.5): a time that a clock change skips is read
-with the offset before the change (02:30 becomes 03:30 where the clock goes from 02:00 to 03:00);
-a time that it repeats is the first of the two. Durations are elapsed time: an hour is 60 minutes
-in every night of the year.
-
-Intervals are half open: what begins at an instant holds at it, what ends at it does not.
+Intervals are half open: what begins at an instant holds at it, what ends at it does not. How local
+times become instants is said in `worker.policy.occurrences`.
 """
 
-import re
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, time, timedelta
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import date, datetime, time, timedelta
 from enum import StrEnum
-from functools import cached_property
-from typing import Protocol
+from functools import cached_property, lru_cache
 from zoneinfo import ZoneInfo
 
-from dateutil.rrule import rrulestr
-
-from worker.policy.settings import (
-    Settings,
-    WhoCanPost,
-    WhoCanReact,
-    managed,
-    over,
-    tighten,
-)
+from worker.policy.occurrences import SLACK, Dates, Occurrence, Occurrences, dates, instant
+from worker.policy.overrides import NOTHING, Hold, Overrides
+from worker.policy.phases import PHASES, Phase
+from worker.policy.settings import Settings, WhoCanPost, managed, over, tighten
 
 DAY = timedelta(days=1)
 
 LOOKAHEAD = (8 * DAY, 60 * DAY, 400 * DAY, 1600 * DAY)
 """How far a next change is sought, in growing steps: a leap day's yearly event is still found."""
-
-SLACK = 3 * DAY
-"""More than any clock change moves a local time (Samoa left out a whole day in 2011)."""
 
 
 class Weekday(StrEnum):
@@ -53,39 +37,6 @@ class Weekday(StrEnum):
 WEEK = tuple(Weekday)
 
 
-class Phase(StrEnum):
-    """Where an event room stands. A room without occurrences is always open."""
-
-    BEFORE = "before"
-    OPEN = "open"
-    LOCKED = "locked"
-    ARCHIVED = "archived"
-
-
-QUIET = Settings(who_can_post=WhoCanPost.ADMINS)
-SILENT = Settings(who_can_post=WhoCanPost.ADMINS, who_can_react=WhoCanReact.NO_ONE)
-PHASES = {
-    Phase.BEFORE: QUIET,
-    Phase.OPEN: Settings(),
-    Phase.LOCKED: QUIET,
-    Phase.ARCHIVED: SILENT,
-}
-"""What a phase sets where the rules say nothing about it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Occurrences:
-    """One date of an event room, or a recurrence of it.
-
-    `starts` is local to the room's zone and has no offset; `repeats` is an RRULE (RFC 5545),
-    reckoned in local time, so that 18:00 stays 18:00 over a clock change.
-    """
-
-    starts: datetime
-    lasts: timedelta
-    repeats: str | None = None
-
-
 @dataclass(frozen=True, slots=True)
 class Window:
     """Hours of the week that tighten the room: a window belongs to the day on which it begins.
@@ -100,38 +51,39 @@ class Window:
     settings: Settings = field(default_factory=Settings)
 
 
-class Dates(Protocol):
-    """Local starts in order, as dateutil's rules give them."""
-
-    def __iter__(self) -> Iterator[datetime]:
-        """Go through the starts from the first on."""
-
-    def between(self, after: datetime, before: datetime, inc: bool) -> list[datetime]:  # noqa: FBT001 - dateutil has it so
-        """Return the starts between two local times, with the ends themselves if `inc`."""
-
-
 @dataclass(frozen=True)
 class Schedule:
     """Everything that decides a room's settings over time.
 
-    `opens` is before a start and `locks` after an end; `archives` is after the last lock, or None
-    for never. `phases` is the seller's word on what a phase sets.
+    `occurrences` are the rules file's lines, `dated` what a calendar says; None where the room has
+    no calendar. `opens` is before a start and `locks` after an end; `archives` is after the last
+    lock, or None for never. `phases` is the seller's word on what a phase sets. A `cancelled` room
+    does not open any more. `paced` says that a busy chat may slow the room.
     """
 
     zone: ZoneInfo
     base: Settings = field(default_factory=Settings)
     windows: tuple[Window, ...] = ()
     occurrences: tuple[Occurrences, ...] = ()
+    dated: tuple[Occurrence, ...] | None = None
     opens: timedelta = timedelta(0)
     locks: timedelta = timedelta(0)
     archives: timedelta | None = None
     phases: Mapping[Phase, Settings] = field(default_factory=dict)
+    cancelled: bool = False
+    paced: bool = False
+
+    @property
+    def eventful(self) -> bool:
+        """Say whether the room opens and locks; one with a calendar does, though it be empty."""
+        return bool(self.occurrences) or self.dated is not None
 
     @cached_property
     def ground(self) -> Settings:
         """The base over Whop's defaults, for every field that some layer of the room mentions."""
-        phases = [self.phase_settings(phase) for phase in Phase] if self.occurrences else []
-        layers = [self.base, *(window.settings for window in self.windows), *phases]
+        phases = [self.phase_settings(phase) for phase in Phase] if self.eventful else []
+        pace = Settings(user_posts_cooldown_seconds=0) if self.paced else Settings()
+        layers = [self.base, *(window.settings for window in self.windows), *phases, pace]
         return over(managed(layers), self.base)
 
     def phase_settings(self, phase: Phase) -> Settings:
@@ -146,24 +98,50 @@ class Schedule:
     @cached_property
     def first_opening(self) -> datetime | None:
         """The instant at which the room opens for the first time."""
-        firsts = [start - self.opens for line, when in self.dates for start in self._starts(when)]
-        return min(firsts, default=None)
+        firsts = [
+            line.at(start, self.zone)
+            for line, when in self.dates
+            for start in [next(iter(when), None)]
+            if start
+        ]
+        starts = [one.starts for one in (*firsts, *(self.dated or ()))]
+        return min(starts) - self.opens if starts else None
 
     @cached_property
     def last_lock(self) -> datetime | None:
         """The instant of the last lock of all; None while the room goes on for ever."""
-        if any(_endless(line) for line in self.occurrences):
+        if any(line.endless for line in self.occurrences):
             return None
-        ends = [self.span(line, start)[1] for line, when in self.dates for start in when]
-        return max(ends, default=None)
+        fixed = [line.at(start, self.zone) for line, when in self.dates for start in when]
+        ends = [one.ends for one in (*fixed, *(self.dated or ()))]
+        return max(ends) + self.locks if ends else None
 
-    def _starts(self, when: Dates) -> list[datetime]:
-        return [instant(start, self.zone) for start in [next(iter(when), None)] if start]
+    @property
+    def archived_from(self) -> datetime | None:
+        """The instant from which the room is archived, if it ever is."""
+        if self.archives is None or self.last_lock is None:
+            return None
+        return self.last_lock + self.archives
 
-    def span(self, line: Occurrences, start: datetime) -> tuple[datetime, datetime]:
-        """Return the instants at which the room opens and locks for one local start."""
-        begins = instant(start, self.zone)
-        return begins - self.opens, begins + line.lasts + self.locks
+    def span(self, one: Occurrence) -> tuple[datetime, datetime]:
+        """Return the instants at which the room opens and locks for an occurrence."""
+        return one.starts - self.opens, one.ends + self.locks
+
+    def between(self, since: datetime, until: datetime) -> list[Occurrence]:
+        """Return the occurrences whose span touches [since, until], in order, each id once."""
+        found = {one.id: one for one in self.dated or ()}
+        for line, when in self.dates:
+            begin = _local(since, self.zone) - SLACK - line.lasts - self.locks
+            end = _local(until, self.zone) + SLACK + self.opens
+            ones = (line.at(start, self.zone) for start in when.between(begin, end, inc=True))
+            found |= {one.id: one for one in ones}
+        spans = {one: self.span(one) for one in found.values()}
+        touching = [one for one, (opens, locks) in spans.items() if opens <= until and locks >= since]
+        return sorted(touching, key=lambda one: (one.starts, one.ends, one.id))
+
+    def only(self, one: Occurrence, *, cancelled: bool) -> "Schedule":
+        """Return the schedule of a room that has one of the occurrences to itself."""
+        return replace(self, occurrences=(), dated=(one,), cancelled=cancelled)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,117 +153,128 @@ class Change:
     settings: Settings
 
 
-def instant(local: datetime, zone: ZoneInfo) -> datetime:
-    """Return the instant, in UTC, that a local time without an offset names in a zone."""
-    return local.replace(tzinfo=zone, fold=0).astimezone(UTC)
+def _local(t: datetime, zone: ZoneInfo) -> datetime:
+    return t.astimezone(zone).replace(tzinfo=None)
 
 
-def dates(line: Occurrences, zone: ZoneInfo) -> Dates:
-    """Return the local starts of a line of occurrences.
+class Timeline:
+    """A stretch of a room's time: its layers laid out once, then asked at any instant in it."""
 
-    Raises:
-        ValueError: the recurrence is not an RRULE.
-    """
-    if line.repeats is None:
-        return rrulestr("FREQ=DAILY;COUNT=1", dtstart=line.starts)
-    return rrulestr(_local_until(line.repeats, zone), dtstart=line.starts, cache=True)
+    def __init__(
+        self,
+        schedule: Schedule,
+        since: datetime,
+        until: datetime,
+        overrides: Overrides = NOTHING,
+    ) -> None:
+        self._schedule = schedule
+        self._overrides = overrides
+        self.since = since
+        self.until = until
+        around = schedule.between(since, until) if not schedule.cancelled else []
+        self.openings = [schedule.span(one) for one in around]
+        self.hours = [
+            (begin, end, window.settings)
+            for window in schedule.windows
+            for begin, end in _hours(window, schedule.zone, since, until)
+        ]
 
+    def phase(self, t: datetime) -> Phase:
+        """Return the phase at an instant: a person's word, or what the occurrences say.
 
-def _local_until(rule: str, zone: ZoneInfo) -> str:
-    """Turn an UNTIL in UTC, as RFC 5545 wants it, into the local time that we reckon in."""
+        Between two occurrences of one room the phase is `locked`; `before` is only ahead of the
+        first.
+        """
+        said = [hold.phase for hold in self._overrides.holds_at(t) if hold.phase]
+        if said:
+            return said[-1]
+        if not self._schedule.eventful:
+            return Phase.OPEN
+        if any(opens <= t < locks for opens, locks in self.openings):
+            return Phase.OPEN
+        archived, first = self._schedule.archived_from, self._schedule.first_opening
+        if archived is not None and t >= archived:
+            return Phase.ARCHIVED
+        ahead = first is None or t < first
+        return Phase.BEFORE if ahead and not self._schedule.cancelled else Phase.LOCKED
 
-    def localize(match: re.Match[str]) -> str:
-        until = datetime.strptime(match[1], "%Y%m%dT%H%M%S").replace(tzinfo=UTC)
-        return f"UNTIL={until.astimezone(zone):%Y%m%dT%H%M%S}"
+    def settings(self, t: datetime) -> Settings:
+        """Return what the channel should be: the plan, what tightens it, what beats it."""
+        settings, phase = self._schedule.ground, self.phase(t)
+        if self._schedule.eventful:
+            settings = over(settings, self._schedule.phase_settings(phase))
+        for begin, end, tighter in self.hours:
+            if begin <= t < end:
+                settings = tighten(settings, tighter)
+        settings = tighten(settings, self._overrides.pace)
+        edit = self._overrides.edit
+        if edit and edit.holds_at(t):
+            settings = over(settings, edit.settings)
+        for hold in self._overrides.holds_at(t):
+            settings = hold.laid_on(over(settings, self._rights(hold)))
+        return settings
 
-    return re.sub(r"UNTIL=(\d{8}T\d{6})Z", localize, rule, flags=re.IGNORECASE)
+    def _rights(self, hold: Hold) -> Settings:
+        """Return who may write, and react, in a room that a person opened or locked."""
+        if hold.phase is None:
+            return Settings()
+        said = self._schedule.phase_settings(hold.phase)
+        if hold.phase is not Phase.OPEN:
+            return Settings(who_can_post=said.who_can_post, who_can_react=said.who_can_react)
+        return Settings(
+            who_can_post=said.who_can_post or WhoCanPost.EVERYONE, who_can_react=said.who_can_react
+        )
 
+    def edges(self) -> list[datetime]:
+        """Return every instant in (since, until] at which a layer of the room begins or ends."""
+        found = {t for span in self.openings for t in span}
+        found.update(t for begin, end, _ in self.hours for t in (begin, end))
+        found.update(self._overrides.edges())
+        if self._schedule.archived_from is not None:
+            found.add(self._schedule.archived_from)
+        return sorted(t for t in found if self.since < t <= self.until)
 
-def _endless(line: Occurrences) -> bool:
-    return line.repeats is not None and not re.search("COUNT=|UNTIL=", line.repeats, re.IGNORECASE)
+    def changes(self) -> Iterator[Change]:
+        """Yield each instant in (since, until] at which the settings become other ones."""
+        before = self.settings(self.since)
+        for edge in self.edges():
+            settings = self.settings(edge)
+            if settings != before:
+                yield Change(edge, self.phase(edge), settings)
+                before = settings
 
 
 def openings(
     schedule: Schedule, since: datetime, until: datetime
 ) -> list[tuple[datetime, datetime]]:
     """Return when the room opens and locks, for each occurrence that touches [since, until]."""
-    found = []
-    for line, when in schedule.dates:
-        reach = SLACK + line.lasts + schedule.locks
-        begin = since.astimezone(schedule.zone).replace(tzinfo=None) - reach
-        end = until.astimezone(schedule.zone).replace(tzinfo=None) + SLACK + schedule.opens
-        spans = (schedule.span(line, start) for start in when.between(begin, end, inc=True))
-        found += [(opens, locks) for opens, locks in spans if opens <= until and locks >= since]
-    return sorted(found)
+    return sorted(schedule.span(one) for one in schedule.between(since, until))
 
 
-def phase_at(schedule: Schedule, t: datetime) -> Phase:
-    """Return the phase at an instant: open while any occurrence is, else by what lies around.
-
-    Between two occurrences of one room the phase is `locked`; `before` is only ahead of the first.
-    """
-    if schedule.first_opening is None:
-        return Phase.OPEN
-    if t < schedule.first_opening:
-        return Phase.BEFORE
-    if any(opens <= t < locks for opens, locks in openings(schedule, t, t)):
-        return Phase.OPEN
-    archived = _archived_from(schedule)
-    return Phase.ARCHIVED if archived is not None and t >= archived else Phase.LOCKED
+def phase_at(schedule: Schedule, t: datetime, overrides: Overrides = NOTHING) -> Phase:
+    """Return the phase at an instant."""
+    return Timeline(schedule, t, t, overrides).phase(t)
 
 
-def _archived_from(schedule: Schedule) -> datetime | None:
-    if schedule.archives is None or schedule.last_lock is None:
-        return None
-    return schedule.last_lock + schedule.archives
-
-
-def settings_at(schedule: Schedule, t: datetime) -> Settings:
-    """Return what the channel should be at an instant: base, then phase, then what tightens."""
-    settings = schedule.ground
-    if schedule.occurrences:
-        settings = over(settings, schedule.phase_settings(phase_at(schedule, t)))
-    for window in schedule.windows:
-        days = [t.astimezone(schedule.zone).date() - n * DAY for n in range(SLACK.days + 1)]
-        if any(begin <= t < end for begin, end in _hours(window, schedule.zone, days)):
-            settings = tighten(settings, window.settings)
-    return settings
-
-
-def _hours(
-    window: Window, zone: ZoneInfo, days: Iterable[date]
-) -> Iterator[tuple[datetime, datetime]]:
-    """Yield the interval of a window for each of these days on which it begins."""
-    later = DAY if window.until <= window.start else timedelta(0)
-    for day in days:
-        if WEEK[day.weekday()] in window.days:
-            begin = instant(datetime.combine(day, window.start), zone)
-            end = instant(datetime.combine(day + later, window.until), zone)
-            if begin < end:
-                yield begin, end
+def settings_at(schedule: Schedule, t: datetime, overrides: Overrides = NOTHING) -> Settings:
+    """Return what the channel should be at an instant."""
+    return Timeline(schedule, t, t, overrides).settings(t)
 
 
 def edges(schedule: Schedule, since: datetime, until: datetime) -> list[datetime]:
     """Return every instant in (since, until] at which a layer of the room begins or ends."""
-    found = {t for span in openings(schedule, since, until) for t in span}
-    first = since.astimezone(schedule.zone).date() - SLACK
-    days = [first + n * DAY for n in range((until - since + 2 * SLACK) // DAY + 1)]
-    for window in schedule.windows:
-        found.update(t for span in _hours(window, schedule.zone, days) for t in span)
-    archived = _archived_from(schedule)
-    if archived is not None:
-        found.add(archived)
-    return sorted(t for t in found if since < t <= until)
+    return Timeline(schedule, since, until).edges()
 
 
-def next_change(schedule: Schedule, t: datetime) -> Change | None:
+def next_change(
+    schedule: Schedule, t: datetime, overrides: Overrides = NOTHING
+) -> Change | None:
     """Return the next instant after `t` at which the settings differ from those at `t`, if any."""
-    now, since = settings_at(schedule, t), t
+    since = t
     for reach in LOOKAHEAD:
-        for edge in edges(schedule, since, t + reach):
-            settings = settings_at(schedule, edge)
-            if settings != now:
-                return Change(edge, phase_at(schedule, edge), settings)
+        change = next(Timeline(schedule, since, t + reach, overrides).changes(), None)
+        if change:
+            return change
         since = t + reach
     return None
 
@@ -296,3 +285,28 @@ def changes_after(schedule: Schedule, t: datetime) -> Iterator[Change]:
     while change is not None:
         yield change
         change = next_change(schedule, change.at)
+
+
+def _hours(
+    window: Window, zone: ZoneInfo, since: datetime, until: datetime
+) -> Iterator[tuple[datetime, datetime]]:
+    """Yield the intervals of a window that may touch [since, until]."""
+    first = since.astimezone(zone).date() - SLACK
+    last = until.astimezone(zone).date() + DAY
+    for n in range((last - first).days + 1):
+        day = first + n * DAY
+        if WEEK[day.weekday()] in window.days:
+            begin, end = _hours_of(day, window.start, window.until, zone)
+            if begin < end and begin <= until and end > since:
+                yield begin, end
+
+
+@lru_cache(maxsize=65_536)
+def _hours_of(day: date, start: time, until: time, zone: ZoneInfo) -> tuple[datetime, datetime]:
+    """Return the interval of a window on a day; rooms share their hours, and so the answer."""
+    later = DAY if until <= start else timedelta(0)
+    return (
+        instant(datetime.combine(day, start), zone),
+        instant(datetime.combine(day + later, until), zone),
+    )
+

@@ -9,7 +9,7 @@ repetition is answered from Whop's memory and not done twice.
 import asyncio
 import random
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
 from urllib.parse import quote
@@ -19,11 +19,12 @@ import msgspec
 
 from webhooks.events import reference, table
 from worker.whop.errors import Conflict, Forbidden, Missing, Rejected, Unavailable
-from worker.whop.quota import Quota
+from worker.whop.quota import Quota, Rank
 from worker.whop.types import (
     Channel,
     Experience,
     Membership,
+    Message,
     Payment,
     Plan,
     Product,
@@ -60,13 +61,17 @@ NEEDS: Final = {
     "POST /products": "access_pass:create",
     "GET /variants": "plan:basic:read",
     "POST /variants": "plan:create",
+    "PATCH /variants/{id}": "plan:update",
     "POST /experiences": "experience:create",
+    "PATCH /experiences/{id}": "experience:update",
     "POST /experiences/{id}/attach": "experience:attach",
     "POST /experiences/{id}/detach": "experience:detach",
+    "GET /chat_channels": "chat:read",
     "GET /chat_channels/{id}": "chat:read",
     "PATCH /chat_channels/{id}": "chat:moderate",
     "GET /messages": "chat:read",
     "POST /messages": "chat:message:create",
+    "PATCH /messages/{id}": "chat:message:create",
 }
 """The permissions that Whop documents for each call; what is not here has none documented."""
 
@@ -80,12 +85,19 @@ class Whop:
     """
 
     def __init__(
-        self, http: httpx.AsyncClient, *, account: str, quota: Quota, rng: random.Random
+        self,
+        http: httpx.AsyncClient,
+        *,
+        account: str,
+        quota: Quota,
+        rng: random.Random,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._http = http
         self._account = account
         self._quota = quota
         self._rng = rng
+        self._sleep = sleep
 
     # --- members and their memberships
 
@@ -93,6 +105,12 @@ class Whop:
         """Return all memberships of a user, of every status: a filter would leave some out."""
         query = {"account_id": self._account, "user_id": user}
         return [Membership.read(row) async for row in self._pages("memberships", query)]
+
+    async def memberships_of(self, products: Sequence[str]) -> AsyncIterator[Membership]:
+        """Yield all memberships of some products, of every status."""
+        query = {"account_id": self._account, "product_ids": list(products)}
+        async for row in self._pages("memberships", query):
+            yield Membership.read(row)
 
     async def membership(self, id_: str) -> Membership:
         """Return one membership."""
@@ -163,6 +181,11 @@ class Whop:
         }
         return Plan.read(await self._post("variants", body, key=key))
 
+    async def set_stock(self, plan: str, stock: int) -> Plan:
+        """Have Whop sell no more of a plan than so many."""
+        body = {"stock": stock, "unlimited_stock": False}
+        return Plan.read(await self._call("PATCH", "variants/{}", plan, body=body))
+
     # --- experiences, channels, messages
 
     async def chats(self, *, product: str | None = None) -> list[Experience]:
@@ -180,6 +203,11 @@ class Whop:
         body = {"account_id": self._account, "app_id": CHAT_APP, "name": name}
         return Experience.read(await self._post("experiences", body, key=key, tries=1))
 
+    async def rename(self, experience: str, name: str) -> Experience:
+        """Give an experience another name."""
+        body = {"name": name}
+        return Experience.read(await self._call("PATCH", "experiences/{}", experience, body=body))
+
     async def attach(self, experience: str, product: str, *, key: str) -> None:
         """Open an experience to a product's members."""
         await self._post("experiences/{}/attach", {"product_id": product}, experience, key=key)
@@ -188,24 +216,36 @@ class Whop:
         """Close an experience to a product's members."""
         await self._post("experiences/{}/detach", {"product_id": product}, experience, key=key)
 
-    async def channel(self, id_: str) -> Channel:
+    async def channels(self) -> AsyncIterator[Channel]:
+        """Yield all channels of the account with their settings."""
+        async for row in self._pages("chat_channels", {"account_id": self._account}):
+            yield Channel.read(row)
+
+    async def channel(self, id_: str, *, rank: Rank = Rank.OTHER) -> Channel:
         """Return a channel, by its own id or its experience's."""
-        return Channel.read(await self._get("chat_channels/{}", id_))
+        return Channel.read(await self._call("GET", "chat_channels/{}", id_, rank=rank))
 
-    async def update_channel(self, id_: str, changes: Mapping[str, Any]) -> Channel:
+    async def update_channel(
+        self, id_: str, changes: Mapping[str, Any], *, rank: Rank = Rank.OTHER
+    ) -> Channel:
         """Change the named settings of a channel and no others."""
-        return Channel.read(await self._call("PATCH", "chat_channels/{}", id_, body=changes))
+        answer = await self._call("PATCH", "chat_channels/{}", id_, body=changes, rank=rank)
+        return Channel.read(answer)
 
-    async def messages(self, channel: str) -> list[str]:
-        """Return the text of a channel's latest messages."""
+    async def messages(self, channel: str) -> list[Message]:
+        """Return a channel's latest messages, the newest first."""
         query = {"channel_id": channel, "direction": "desc", "first": PAGE}
         page = await self._call("GET", "messages", query=query)
-        return [row.get("content") or "" for row in _rows("GET /messages", page)]
+        return [Message.read(row) for row in _rows("GET /messages", page)]
 
-    async def post_message(self, channel: str, content: str, *, key: str) -> None:
+    async def post_message(self, channel: str, content: str, *, key: str) -> Message:
         """Write a message (Markdown) into a channel."""
         body = {"channel_id": channel, "content": content}
-        await self._post("messages", body, key=key, tries=1)
+        return Message.read(await self._post("messages", body, key=key, tries=1))
+
+    async def pin_message(self, id_: str, *, pinned: bool) -> None:
+        """Pin a message, or pin it no more."""
+        await self._call("PATCH", "messages/{}", id_, body={"is_pinned": pinned})
 
     async def permitted(self, actions: Sequence[str]) -> frozenset[str]:
         """Return which of these permissions the key has on the account."""
@@ -246,6 +286,7 @@ class Whop:
         key: str | None = None,
         date: str = API_DATE,
         tries: int = TRIES,
+        rank: Rank = Rank.OTHER,
     ) -> dict[str, Any]:
         operation = f"{method} /{path.format('{id}')}"
         headers = {"Api-Version-Date": date} | ({"Idempotency-Key": key} if key else {})
@@ -258,14 +299,14 @@ class Whop:
             timeout=TIMEOUT,
         )
         for attempt in range(tries):
-            await self._quota.wait(operation)
+            await self._quota.wait(operation, rank)
             try:
                 return await self._once(operation, request)
             except Unavailable as error:
                 delay = (1 + error.after) if error.after else 0.2 * 2**attempt
                 if attempt == tries - 1 or delay > PATIENCE:
                     raise
-                await asyncio.sleep(delay * self._rng.uniform(0.8, 1.2))
+                await self._sleep(delay * self._rng.uniform(0.8, 1.2))
         raise AssertionError("the last try returns or raises")
 
     async def _once(self, operation: str, request: httpx.Request) -> dict[str, Any]:

@@ -7,8 +7,12 @@ else the seller runs with the same key.
 """
 
 import asyncio
+import contextlib
+import heapq
 import time
 from collections import defaultdict
+from collections.abc import AsyncIterator
+from enum import IntEnum
 from typing import Any
 
 from limits import RateLimitItem, RateLimitItemPerSecond
@@ -22,8 +26,16 @@ USED = 0.95
 """The part of the quota that Usher uses."""
 
 
+class Rank(IntEnum):
+    """Who goes first where calls of one operation wait: a room that must close, then one that opens."""
+
+    LOCK = 0
+    OPENING = 1
+    OTHER = 2
+
+
 class Quota:
-    """Lets calls go as fast as the quota allows, in the order in which they ask."""
+    """Lets calls go as fast as the quota allows, by rank and then in the order of asking."""
 
     def __init__(
         self, pool: Any, *, prefix: str, who: str, quota: tuple[int, int] = DEFAULT
@@ -37,11 +49,47 @@ class Quota:
                 "redis://", implementation="redispy", key_prefix=prefix, connection_pool=pool
             )
         )
-        self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._lines: defaultdict[str, _Line] = defaultdict(_Line)
 
-    async def wait(self, operation: str) -> None:
+    async def wait(self, operation: str, rank: Rank = Rank.OTHER) -> None:
         """Return when one call of the operation may go. One caller of a process asks at a time."""
-        async with self._turns[operation]:
+        async with self._lines[operation].turn(rank):
             while not await self._window.hit(self._item, operation, self._who):
                 stats = await self._window.get_window_stats(self._item, operation, self._who)
                 await asyncio.sleep(max(0.005, stats.reset_time - time.time()))  # noqa: TID251 - the library counts in the clock's time
+
+
+class _Line:
+    """Those who wait for one operation."""
+
+    def __init__(self) -> None:
+        self._busy = False
+        self._count = 0
+        self._waiting: list[tuple[Rank, int, asyncio.Future[None]]] = []
+
+    @contextlib.asynccontextmanager
+    async def turn(self, rank: Rank) -> AsyncIterator[None]:
+        """Wait for the turn, and pass it on at the end of the block."""
+        if self._busy:
+            mine = asyncio.get_running_loop().create_future()
+            self._count += 1
+            heapq.heappush(self._waiting, (rank, self._count, mine))
+            try:
+                await mine
+            except asyncio.CancelledError:
+                if mine.done() and not mine.cancelled():  # it was our turn already
+                    self._pass_on()
+                raise
+        self._busy = True
+        try:
+            yield
+        finally:
+            self._pass_on()
+
+    def _pass_on(self) -> None:
+        self._busy = False
+        while self._waiting and not self._busy:
+            _, _, next_ = heapq.heappop(self._waiting)
+            if not next_.done():
+                next_.set_result(None)
+                self._busy = True

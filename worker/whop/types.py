@@ -133,6 +133,21 @@ class Channel:
         return cls(required(data, "id"), data)
 
 
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A message in a channel."""
+
+    id: str
+    content: str
+    created_at: datetime | None
+
+    @classmethod
+    def read(cls, data: Mapping[str, Any]) -> "Message":
+        """Read a message from an answer."""
+        content = text(data, "content") or ""
+        return cls(required(data, "id"), content, moment(text(data, "created_at")))
+
+
 def _amount(price: Any) -> float:
     """Return a price, which is a number in one shape and a table with `amount` in the other."""
     amount = price.get("amount") if isinstance(price, dict) else price

@@ -1,0 +1,106 @@
+"""The dates of an event room: from the rules file's lines, or one by one from a calendar.
+
+The seller's times are local to the room's zone. One rule turns a local time into an instant, RFC
+5545's (section 3.3.5): a time that a clock change skips is read with the offset before the change
+(02:30 becomes 03:30 where the clock goes from 02:00 to 03:00); a time that it repeats is the first
+of the two. Durations are elapsed time: an hour is 60 minutes in every night of the year.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final, Protocol
+from zoneinfo import ZoneInfo
+
+from dateutil.rrule import rruleset, rrulestr
+
+SLACK: Final = timedelta(days=3)
+"""More than any clock change moves a local time (Samoa left out a whole day in 2011)."""
+
+ID: Final = "%Y-%m-%dT%H%M%S"
+
+
+@dataclass(frozen=True, slots=True)
+class Occurrence:
+    """One date of an event room. Its id stays when it is moved; instants are in UTC."""
+
+    id: str
+    starts: datetime
+    ends: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Occurrences:
+    """One date of an event room, or a recurrence of it, as the rules file has it.
+
+    `starts` is local to the room's zone and has no offset; `repeats` is an RRULE, `exdate` and
+    `rdate` are starts left out and added (RFC 5545). All are reckoned in local time, so that
+    18:00 stays 18:00 over a clock change.
+    """
+
+    starts: datetime
+    lasts: timedelta
+    repeats: str | None = None
+    exdate: tuple[datetime, ...] = ()
+    rdate: tuple[datetime, ...] = ()
+
+    @property
+    def endless(self) -> bool:
+        """Say whether it goes on for ever."""
+        rule = self.repeats
+        return rule is not None and not re.search("COUNT=|UNTIL=", rule, re.IGNORECASE)
+
+    def at(self, local: datetime, zone: ZoneInfo) -> Occurrence:
+        """Return the occurrence that starts at a local time."""
+        begins = instant(local, zone)
+        return Occurrence(local.strftime(ID).removesuffix("00"), begins, begins + self.lasts)
+
+
+class Dates(Protocol):
+    """Local starts in order, as dateutil's rules give them."""
+
+    def __iter__(self) -> Iterator[datetime]:
+        """Go through the starts from the first on."""
+
+    def between(self, after: datetime, before: datetime, inc: bool) -> list[datetime]:  # noqa: FBT001 - dateutil has it so
+        """Return the starts between two local times, with the ends themselves if `inc`."""
+
+
+def instant(local: datetime, zone: ZoneInfo) -> datetime:
+    """Return the instant, in UTC, that a local time without an offset names in a zone."""
+    return local.replace(tzinfo=zone, fold=0).astimezone(UTC)
+
+
+def dates(line: Occurrences, zone: ZoneInfo) -> Dates:
+    """Return the local starts of a line of occurrences.
+
+    Raises:
+        ValueError: the recurrence is not an RRULE.
+    """
+    rule = rrulestr(
+        _local_until(line.repeats, zone) if line.repeats else "FREQ=DAILY;COUNT=1",
+        dtstart=line.starts,
+        cache=True,
+    )
+    if isinstance(rule, rruleset):
+        raise ValueError("one rule a line; exdate and rdate are keys of their own")  # noqa: TRY004 - the text is wrong, not its type
+    if not (line.exdate or line.rdate):
+        return rule
+    starts = rruleset(cache=True)
+    starts.rrule(rule)
+    for added in line.rdate:
+        starts.rdate(added)
+    for left_out in line.exdate:
+        starts.exdate(left_out)
+    return starts
+
+
+def _local_until(rule: str, zone: ZoneInfo) -> str:
+    """Turn an UNTIL in UTC, as RFC 5545 wants it, into the local time that we reckon in."""
+
+    def localize(match: re.Match[str]) -> str:
+        until = datetime.strptime(match[1], "%Y%m%dT%H%M%S").replace(tzinfo=UTC)
+        return f"UNTIL={until.astimezone(zone):%Y%m%dT%H%M%S}"
+
+    return re.sub(r"UNTIL=(\d{8}T\d{6})Z", localize, rule, flags=re.IGNORECASE)
