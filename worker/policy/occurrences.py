@@ -19,6 +19,7 @@ SLACK: Final = timedelta(days=3)
 """More than any clock change moves a local time (Samoa left out a whole day in 2011)."""
 
 ID: Final = "%Y-%m-%dT%H%M%S"
+LONG: Final = len("2026-12-03T180000")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,14 @@ class Occurrences:
         """Return the occurrence that starts at a local time."""
         begins = instant(local, zone)
         return Occurrence(local.strftime(ID).removesuffix("00"), begins, begins + self.lasts)
+
+
+def started(id_: str) -> datetime | None:
+    """Return the local start that an id of the rules file's occurrences names; None for others."""
+    try:
+        return datetime.strptime(id_ if len(id_) == LONG else f"{id_}00", ID)  # noqa: DTZ007 - it is local
+    except ValueError:
+        return None
 
 
 class Dates(Protocol):

@@ -2,13 +2,19 @@
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import Final, Literal
 from zoneinfo import ZoneInfo
 
+from worker.policy.messages import Message
+from worker.policy.occurrences import Occurrence
 from worker.policy.schedule import Schedule
 
 OnMoneyBack = Literal["revoke", "keep"] | None
 """What a refund or a dispute does to a room; None: nothing, the membership's status decides."""
+
+
+LEAD: Final = timedelta(days=7)
+"""How long before an occurrence its own room is made, where the rules do not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +33,9 @@ class Room:
     itself gives access. With it, each cohort has a hidden product of its own, and a purchase of
     one of `products` is answered with a grant on it. `grace`, `on_refund` and `on_dispute` speak
     of grants and so of cohort rooms only.
+
+    An event room is one room for all its occurrences, or one for each; that is made `lead` before
+    its occurrence. `seats` are what may be sold of it, and `plan` the plan whose stock holds them.
     """
 
     key: str
@@ -41,6 +50,36 @@ class Room:
     provision: Literal["ahead", "on_purchase"] = "ahead"
     experience: str | None = None
     welcome: str | None = None
+    messages: tuple[Message, ...] = ()
+    one_room_per: Literal["series", "occurrence"] = "series"
+    lead: timedelta | None = None
+    seats: int | None = None
+    plan: str | None = None
+    manual_edits: Literal["respect", "revert"] = "respect"
+
+    @property
+    def divided(self) -> bool:
+        """Say whether it is several rooms on Whop: a room a cohort, or a room an occurrence."""
+        return self.cohort is not None or self.one_room_per == "occurrence"
+
+    def schedule_of(self, part: str | None, last: Occurrence | None = None) -> Schedule:
+        """Return the schedule of one room as it exists on Whop.
+
+        A room of an occurrence that is no longer planned is cancelled; `last` is what was planned.
+        """
+        if self.one_room_per == "series" or part is None:
+            return self.schedule
+        planned = self.schedule.find(part)
+        one = planned or last
+        return self.schedule.only(one, cancelled=planned is None) if one else self.schedule
+
+    def to_make(self, now: datetime) -> tuple[list[Occurrence], datetime | None]:
+        """Return the occurrences whose own rooms should exist now, and when the next one should."""
+        lead = LEAD if self.lead is None else self.lead
+        near = self.schedule.between(now, now + lead + self.schedule.opens)
+        due = [one for one in near if self.schedule.span(one)[0] - lead <= now]
+        coming = self.schedule.next_opening(now + lead)
+        return due, coming - lead if coming else None
 
 
 def instance(room: Room, cohort: str | None) -> str:
@@ -67,6 +106,12 @@ def calendar_cohort(cohorts: Cohorts, bought: datetime, zone: ZoneInfo) -> str |
 def title(room: Room, cohort: str | None) -> str:
     """Return the room's name on Whop, with `{cohort}` written out for people."""
     return room.name.replace("{cohort}", _spoken(cohort)) if cohort else room.name
+
+
+def dated_title(room: Room, one: Occurrence) -> str:
+    """Return the name of an occurrence's own room, with `{date}` written out in the room's zone."""
+    local = one.starts.astimezone(room.schedule.zone)
+    return room.name.replace("{date}", f"{local:%a %-d %b %Y, %H:%M}")
 
 
 def _spoken(cohort: str) -> str:

@@ -11,7 +11,7 @@ from enum import StrEnum
 from functools import cached_property, lru_cache
 from zoneinfo import ZoneInfo
 
-from worker.policy.occurrences import SLACK, Dates, Occurrence, Occurrences, dates, instant
+from worker.policy.occurrences import SLACK, Dates, Occurrence, Occurrences, dates, instant, started
 from worker.policy.overrides import NOTHING, Hold, Overrides
 from worker.policy.phases import PHASES, Phase
 from worker.policy.settings import Settings, WhoCanPost, managed, over, tighten
@@ -136,8 +136,29 @@ class Schedule:
             ones = (line.at(start, self.zone) for start in when.between(begin, end, inc=True))
             found |= {one.id: one for one in ones}
         spans = {one: self.span(one) for one in found.values()}
-        touching = [one for one, (opens, locks) in spans.items() if opens <= until and locks >= since]
+        touching = [
+            one for one, (opens, locks) in spans.items() if opens <= until and locks >= since
+        ]
         return sorted(touching, key=lambda one: (one.starts, one.ends, one.id))
+
+    def find(self, id_: str) -> Occurrence | None:
+        """Return the occurrence of an id, if it is planned."""
+        local = started(id_)
+        for line, when in self.dates if local else ():
+            if local and when.between(local, local, inc=True):
+                return line.at(local, self.zone)
+        return next((one for one in self.dated or () if one.id == id_), None)
+
+    def next_opening(self, t: datetime) -> datetime | None:
+        """Return the first opening after an instant, if any."""
+        since = t
+        for reach in LOOKAHEAD:
+            opens = [self.span(one)[0] for one in self.between(since, t + reach)]
+            later = [at for at in opens if at > t]
+            if later:
+                return min(later)
+            since = t + reach
+        return None
 
     def only(self, one: Occurrence, *, cancelled: bool) -> "Schedule":
         """Return the schedule of a room that has one of the occurrences to itself."""
@@ -266,9 +287,7 @@ def edges(schedule: Schedule, since: datetime, until: datetime) -> list[datetime
     return Timeline(schedule, since, until).edges()
 
 
-def next_change(
-    schedule: Schedule, t: datetime, overrides: Overrides = NOTHING
-) -> Change | None:
+def next_change(schedule: Schedule, t: datetime, overrides: Overrides = NOTHING) -> Change | None:
     """Return the next instant after `t` at which the settings differ from those at `t`, if any."""
     since = t
     for reach in LOOKAHEAD:
@@ -309,4 +328,3 @@ def _hours_of(day: date, start: time, until: time, zone: ZoneInfo) -> tuple[date
         instant(datetime.combine(day, start), zone),
         instant(datetime.combine(day + later, until), zone),
     )
-

@@ -27,7 +27,7 @@ USED = 0.95
 
 
 class Rank(IntEnum):
-    """Who goes first where calls of one operation wait: a room that must close, then one that opens."""
+    """Who goes first where calls wait: a room that must close, then one that opens."""
 
     LOCK = 0
     OPENING = 1
