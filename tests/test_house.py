@@ -47,6 +47,8 @@ def allowed(importer: str, imported: str) -> bool:
             or top not in {"webhooks", "worker"}
             or (imported.startswith("worker.whop"))
         )
+    if importer.startswith("worker.simulate"):
+        return imported != "webhooks.main"
     if importer == "worker.cli":
         return top != "webhooks" or imported in {*SHARED, "webhooks.main"}
     return top != "webhooks" or imported in SHARED

@@ -245,9 +245,8 @@ def test_what_was_missed_while_nobody_worked_is_one_look_and_one_change(redis_ur
             await seller.settled()
             assert (await seller.channel("ama")).who_can_react == "no_one"
             assert seller.calls("chat_channels.update") == changed + 1
-            assert (
-                seller.calls("chat_channels.retrieve") <= seen + 2
-            )  # the room's and the channel's
+            looks = seller.calls("chat_channels.retrieve") - seen
+            assert looks <= 3  # missed, asked for at the start, and when it was archived
 
     asyncio.run(main())
 
@@ -255,6 +254,7 @@ def test_what_was_missed_while_nobody_worked_is_one_look_and_one_change(redis_ur
 def test_a_room_is_made_for_its_first_ticket(redis_url):
     async def main():
         rooms = AMA.replace('locks = "30m"', 'locks = "30m"\nprovision = "on_purchase"')
+        rooms = rooms.replace("2024", "2099")
         async with community.running(redis_url, rooms) as seller:
             assert seller.rooms() == []
             seller.whop.memberships.buy("prod_ticket", "ada")
@@ -427,7 +427,9 @@ def test_with_every_delivery_duplicated_and_the_order_shuffled_access_equals_pur
         client = redis.asyncio.Redis.from_url(redis_url)
         await client.flushall()
         await client.aclose()
-        rooms = LOUNGE + COURSE.replace("50", "2") + AMA + VIP + ANNOUNCEMENTS
+        rooms = (
+            LOUNGE + COURSE.replace("50", "2") + AMA.replace("2024", "2099") + VIP + ANNOUNCEMENTS
+        )
         async with community.running(redis_url, rooms, workers=2, seed=seed) as seller:
             seller.whop.faults.duplicate = 1.0
             seller.whop.faults.reorder = 0.7

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -177,6 +178,186 @@ def test_a_body_announced_as_too_large_is_refused_before_it_comes(
 def test_a_body_that_never_ends_is_refused_at_the_limit(redis_url: str) -> None:
     unfinished = chunked([b"x" * 65_536] * 17, []).removesuffix(b"0\r\n\r\n")
     assert posted(redis_url, unfinished).code == 413
+
+
+# Messages of a chat: counted, and nothing else
+
+
+def iso(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat()
+
+
+def message(id_: str = "msg_1", *, written: float | None = None, **changes: Any) -> dict[str, Any]:
+    """Build a chat.message.created; `changes` are to its data."""
+    at = iso(time.time() if written is None else written)
+    data = {
+        "audience": {"type": "channel", "user_ids": None},
+        "channel": {"id": "chat_feed_1", "type": "chat", "experience_id": "exp_1"},
+        "message": {
+            "id": "post_1",
+            "content": "a word that nobody keeps",
+            "created_at": at,
+            "message_type": "regular",
+            "user": {"id": "user_1", "username": "nobody_keeps_names", "name": "A Member"},
+        },
+        "reason": "message_created",
+    }
+    return envelope(id_, type="chat.message.created", data={**data, **changes})
+
+
+def said(shape: dict[str, Any]) -> bytes:
+    body = json.dumps(shape).encode()
+    return request(body, signed(body, id_=shape["id"]))
+
+
+def counts(store: "redis.Redis", channel: str = "chat_feed_1") -> dict[str, int]:
+    """Return voices, messages and senders of a channel, over all that is recorded."""
+    total: dict[str, int] = collections.Counter()
+    for key in store.scan_iter(f"{PREFIX}chat:{channel}:*"):
+        for name, number in store.hgetall(key).items():
+            total[name[0] if name[0] in "ms" else "v"] += int(number)
+    return total
+
+
+def test_a_message_is_counted_and_leaves_no_delivery_no_job_and_no_word(
+    redis_url: str, store: "redis.Redis"
+) -> None:
+    got = posted(redis_url, said(message()))
+    assert (got.code, got.json) == (202, {"status": "accepted", "id": "msg_1"})
+    assert counts(store) == {"m": 1, "v": 1, "s": 1}
+    kinds = {key.removeprefix(PREFIX).partition(":")[0] for key in store.keys("*")}
+    assert kinds == {"heard", "chat", "senders"}
+    kept = b"".join(store.dump(key) for key in store.keys("*"))
+    assert b"nobody" not in kept
+    assert b"user_1" not in kept
+    assert all(store.ttl(key) > 0 for key in store.keys("*"))
+
+
+def test_a_message_counts_once_however_often_it_is_delivered(
+    redis_url: str, store: "redis.Redis"
+) -> None:
+    answers = told(redis_url, said(message()), said(message()), said(message("msg_2")))
+    assert [(got.code, got.status) for got in answers] == [
+        (202, "accepted"),
+        (200, "duplicate"),
+        (202, "accepted"),
+    ]
+    assert counts(store) == {"m": 2, "v": 1, "s": 1}
+
+
+def test_both_payload_shapes_count_the_same(redis_url: str, store: "redis.Redis") -> None:
+    at = iso(time.time())
+    flat = {"channel_id": "chat_feed_1", "user_id": "user_1", "created_at": at}
+    shapes = [
+        message("msg_1"),
+        {**message("msg_2"), "account_id": None, "company_id": ACCOUNT},
+        message("msg_3", channel=None, message=flat),
+    ]
+    assert {got.code for got in told(redis_url, *map(said, shapes))} == {202}
+    assert counts(store)["m"] == 3
+    assert counts(store)["s"] <= 2  # a minute may end between the first and the last
+
+
+def private(kind: str) -> dict[str, Any]:
+    return {"channel": {"id": "chat_feed_1", "type": kind, "experience_id": None}}
+
+
+@pytest.mark.parametrize(
+    ("shape", "why"),
+    [
+        (message(**private("direct_message")), "not written in a chat"),
+        (message(**private("support")), "not written in a chat"),
+        (message(message={"message_type": "system"}), "no member wrote it"),
+        (message(message={"message_type": "automated"}), "no member wrote it"),
+        (message(channel=None), "names no channel"),
+        (message(channel={"id": 7, "type": "chat"}), "names no channel"),
+        (message(written=time.time() - 3600), "too old"),
+        (message(written=0), "too old"),
+        ({**message(), "account_id": "biz_other"}, "biz_other"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_does_not_make_a_chat_busy_is_ignored_and_told_why(
+    redis_url: str, store: "redis.Redis", shape: dict[str, Any], why: str
+) -> None:
+    got = posted(redis_url, said(shape))
+    assert (got.code, got.status) == (200, "ignored")
+    assert why in got.json["reason"]
+    assert store.dbsize() == 0
+
+
+@pytest.mark.parametrize(
+    "text",
+    [None, 7, "", "yesterday", "9999-12-31T23:59:59Z", "2026-02-30T00:00:00Z"],
+)
+def test_a_message_whose_time_says_nothing_counts_when_it_is_heard(
+    redis_url: str, store: "redis.Redis", text: object
+) -> None:
+    began = int(time.time()) // 10
+    shape = message(message={"created_at": text, "user": {"id": "user_1"}})
+    assert posted(redis_url, said(shape)).code == 202
+    ended = int(time.time()) // 10
+    (key,) = store.keys(f"{PREFIX}chat:chat_feed_1:*")
+    buckets = [
+        int(key.rpartition(":")[2]) * 360 + int(name) for name in store.hkeys(key) if name.isdigit()
+    ]
+    assert len(buckets) == 1
+    assert began <= buckets[0] <= ended
+
+
+def test_messages_that_name_nobody_are_not_taken_for_one_loud_member(
+    redis_url: str, store: "redis.Redis"
+) -> None:
+    at = iso(time.time())
+    raws = [said(message(f"msg_{n}", message={"created_at": at})) for n in range(5)]
+    assert {got.code for got in told(redis_url, *raws)} == {202}
+    assert counts(store) == {"m": 5, "v": 5, "s": 5}
+
+
+def test_a_message_costs_one_round_trip_with_an_alarm_that_goes_off_too(
+    redis_url: str, store: "redis.Redis"
+) -> None:
+    alarm = {"subject": "channel:lounge", "voices": 1, "share": 6, "since": 0}
+    store.hset(f"{PREFIX}alarm:chat_feed_1", mapping=alarm)
+
+    async def send(port: int) -> list[Answer]:
+        return [await ask(port, said(message(f"msg_{turn}"))) for turn in range(10)]
+
+    trips, answers = counted(redis_url, send)
+    assert [got.code for got in answers] == [202] * 10
+    assert trips == 10 + 1  # one more to make the script known
+    assert store.lrange(f"{PREFIX}pending:channel:lounge", 0, -1) == ["busy"]
+
+
+def test_a_thousand_messages_make_one_job(redis_url: str, store: "redis.Redis") -> None:
+    alarm = {"subject": "channel:lounge", "voices": 30, "share": 6, "since": 0}
+    store.hset(f"{PREFIX}alarm:chat_feed_1", mapping=alarm)
+
+    async def send() -> collections.Counter[str]:
+        async with serving(redis_url) as port:
+            at, raws = iso(time.time()), []
+            for n in range(1000):
+                who = {"created_at": at, "user": {"id": f"user_{n}"}}
+                raws.append(said(message(f"msg_{n}", message=who)))
+            found = [
+                await asyncio.gather(*(ask(port, raw) for raw in raws[i::10])) for i in range(10)
+            ]
+            return collections.Counter(got.status for some in found for got in some)
+
+    assert asyncio.run(send()) == {"accepted": 1000}
+    assert store.lrange(f"{PREFIX}pending:channel:lounge", 0, -1) == ["busy"]
+    assert len(store.keys("arq:job:*")) == 1
+    assert store.keys(f"{PREFIX}delivery:*") == []
+
+
+def test_while_redis_is_away_a_message_is_not_acknowledged(own_redis: "Own") -> None:
+    async def live() -> None:
+        async with serving(own_redis.url) as port:
+            assert is_unavailable(await ask(port, said(message())))
+            own_redis.start()
+            assert (await ask(port, said(message()))).code == 202
+
+    asyncio.run(live())
 
 
 # Hostile input: its 4xx, never a 500, and Redis holds no key
@@ -554,6 +735,7 @@ def test_health_readiness_and_metrics(redis_url: str) -> None:
                 delivery("msg_3", type="surprise.again"),
                 request(b"{}", []),
                 vouched(b"[]", "msg_4"),
+                said(message("msg_5")),
             ):
                 await ask(port, raw)
             text = (await get(port, "/metrics")).body.decode()
@@ -566,10 +748,11 @@ def test_health_readiness_and_metrics(redis_url: str) -> None:
         'usher_deliveries_total{answer="accepted",type="membership.activated"} 1.0',
         'usher_deliveries_total{answer="duplicate",type="membership.activated"} 1.0',
         'usher_deliveries_total{answer="ignored",type="other"} 2.0',
+        'usher_deliveries_total{answer="accepted",type="chat.message.created"} 1.0',
         'usher_deliveries_total{answer="forged",type="unread"} 1.0',
         'usher_deliveries_total{answer="malformed",type="unread"} 1.0',
         'usher_forged_deliveries_total{reason="missing"} 1.0',
-        "usher_acknowledge_seconds_count 4.0",
+        "usher_acknowledge_seconds_count 5.0",
     }
     assert expected <= set(text.splitlines())
     assert "surprise" not in text

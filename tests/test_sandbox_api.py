@@ -195,9 +195,35 @@ def test_banned_words_read_empty_without_the_right_to_moderate() -> None:
         assert (await api("GET", f"/chat_channels/{room.id}")).json()["banned_words"] == ["spam"]
         seen = await Api(api.server, "reader")("GET", f"/chat_channels/{room.id}")
         assert seen.json()["banned_words"] == []
+        listed = f"/chat_channels?account_id={ACCOUNT}"
+        for key, expected in ((API_KEY, ["spam"]), ("reader", [])):
+            rows = (await Api(api.server, key)("GET", listed)).json()["data"]
+            assert [row["banned_words"] for row in rows] == [expected]
         asked = await Api(api.server, "reader")("GET", f"/permissions?resource_id={ACCOUNT}")
         granted = [row["action"] for row in asked.json()["data"] if row["granted"]]
         assert granted == ["chat:read"]
+
+    with_api(scene)
+
+
+def test_a_message_is_pinned_without_being_edited_and_keeps_its_time() -> None:
+    async def scene(api: Api) -> None:
+        room = api.server.whop.rooms.create_experience(
+            bodies.NewExperience(account_id=ACCOUNT, app_id=CHAT_APP)
+        )
+        said = {"channel_id": room.id, "content": "Hello"}
+        posted = (await api("POST", "/messages", json=said)).json()
+        assert (posted["is_pinned"], posted["is_edited"]) == (False, False)
+        assert datetime.fromisoformat(posted["created_at"]).tzinfo is not None
+        for pinned in (True, True, False):
+            changed = await api("PATCH", f"/messages/{posted['id']}", json={"is_pinned": pinned})
+            assert changed.status_code == 200
+            facts = changed.json()
+            assert (facts["is_pinned"], facts["is_edited"]) == (pinned, False)
+            assert (facts["content"], facts["created_at"]) == ("Hello", posted["created_at"])
+        assert (await api("PATCH", "/messages/msg_none", json={})).status_code == 404
+        rows = (await api("GET", f"/messages?channel_id={room.id}")).json()["data"]
+        assert rows == [facts]
 
     with_api(scene)
 

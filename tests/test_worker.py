@@ -387,7 +387,8 @@ def test_a_job_that_was_lost_is_made_anew(redis_url):
 
 def test_a_patch_sends_only_what_differs_and_nothing_where_nothing_does(redis_url):
     async def main():
-        async with community.running(redis_url, LOUNGE) as seller:
+        rooms = LOUNGE + 'manual_edits = "revert"\n'
+        async with community.running(redis_url, rooms) as seller:
             seller.forbid("chat:moderate")
             before = dict(seller.server.journal.counts["chat_channels.update"])
             await seller.rest()

@@ -6,7 +6,7 @@ type, and at last Redis. What is refused on the way never reaches Redis.
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final, Literal, Protocol
 
 import msgspec
@@ -19,7 +19,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Lifespan, Receive, Scope, Send
 
-from webhooks.events import INTERESTING, Delivery, Malformed, read
+from webhooks.events import INTERESTING, Delivery, Malformed, Message, read
 from webhooks.inbox import InboxUnavailable
 from webhooks.meters import UNREAD, Meters
 from webhooks.signature import Forged, Headers, Secrets, verify
@@ -61,6 +61,13 @@ class Store(Protocol):
         """Keep a delivery and say whether it is new; a 2xx is given on this answer only.
 
         The store bounds the wait: a timer for each delivery would cost what its signature does.
+
+        Raises:
+            InboxUnavailable: after some seconds at most, if nobody confirms it.
+        """
+
+    async def hear(self, message: Message, /) -> bool:
+        """Count a message and say whether it is new, on the same terms as `put`.
 
         Raises:
             InboxUnavailable: after some seconds at most, if nobody confirms it.
@@ -130,20 +137,24 @@ class Door:
             return UNREAD, Answer("malformed", name, str(malformed))
         return delivery.type, await self._judge(name, delivery)
 
-    async def _judge(self, name: str, delivery: Delivery) -> Answer:
+    async def _judge(self, name: str, delivery: Delivery | Message) -> Answer:
         """Keep a delivery that Whop vouched for, unless it is none of our business."""
         if delivery.id != name:
             return Answer("malformed", name, "the body's id is not that of the header webhook-id")
         if delivery.account not in (None, self._account):
             logger.info("webhook.ignored", id=name, account=delivery.account)
             return Answer("ignored", name, f"it is for another account: {delivery.account}")
+        if isinstance(delivery, Message):
+            if delivery.uncounted:
+                return Answer("ignored", name, delivery.uncounted)
+            return await self._confirmed(name, self._inbox.hear(delivery))
         if delivery.type not in INTERESTING:
             return Answer("ignored", name, "nothing depends on this type")
-        return await self._keep(name, delivery)
+        return await self._confirmed(name, self._inbox.put(delivery))
 
-    async def _keep(self, name: str, delivery: Delivery) -> Answer:
+    async def _confirmed(self, name: str, asked: Awaitable[bool]) -> Answer:
         try:
-            new = await self._inbox.put(delivery)
+            new = await asked
         except InboxUnavailable as unavailable:
             return Answer("unavailable", name, str(unavailable))
         return Answer("accepted" if new else "duplicate", name)

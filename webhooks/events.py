@@ -7,7 +7,7 @@ field of an unexpected type reads as absent: the delivery still says where to lo
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -25,7 +25,18 @@ INTERESTING = frozenset(
         "dispute.updated",
     }
 )
-"""The types that can change what somebody should have. All others are acknowledged and dropped."""
+"""The types that can change what somebody should have."""
+
+COUNTED = frozenset({"chat.message.created"})
+"""The types of which only the number matters: how busy a chat is. Every type that is neither here
+nor in `INTERESTING` is acknowledged and dropped."""
+
+BUCKET: Final = 10
+"""Seconds in which messages are counted together."""
+
+LATE: Final = 4 * 60 * 1000
+"""Milliseconds after which a message says nothing of how busy its chat is: Whop tries again for 70
+seconds or so, and what is older is a replay."""
 
 
 class Malformed(ValueError):
@@ -59,8 +70,31 @@ class Delivery(msgspec.Struct, frozen=True, omit_defaults=True):
         return self.type.partition(".")[0]
 
 
-def read(body: bytes, *, received: int) -> Delivery:
-    """Read a delivery from the bytes of its body.
+class Message(msgspec.Struct, frozen=True):
+    """One message of a chat, as far as it is counted; what it says is never looked at.
+
+    `at` is when it was written and `received` when we heard of it, in milliseconds since the
+    epoch. `sender` is the user, or, where none is named, the delivery: then nobody is taken for
+    one who writes too much. `uncounted` says in words why it is not to be counted, if so.
+    """
+
+    id: str
+    type: str
+    received: int
+    account: str | None
+    channel: str | None
+    sender: str
+    at: int
+    uncounted: str | None
+
+    @property
+    def bucket(self) -> int:
+        """The number of the ten seconds in which it was written."""
+        return self.at // (BUCKET * 1000)
+
+
+def read(body: bytes, *, received: int) -> Delivery | Message:
+    """Read a delivery from the bytes of its body; one that is only counted reads as a message.
 
     Raises:
         Malformed: the body is not a JSON object with a string `id`, a string `type` and an
@@ -75,9 +109,43 @@ def read(body: bytes, *, received: int) -> Delivery:
     id_, type_, data = envelope.get("id"), envelope.get("type"), envelope.get("data")
     if not (isinstance(id_, str) and id_ and isinstance(type_, str) and isinstance(data, dict)):
         raise Malformed("the envelope lacks an id (string), a type (string) or data (object)")
-    return _facts(
-        id_, type_, data, text(envelope, "account_id") or text(envelope, "company_id"), received
+    account = text(envelope, "account_id") or text(envelope, "company_id")
+    make = _message if type_ in COUNTED else _facts
+    return make(id_, type_, data, account, received)
+
+
+def _message(
+    id_: str, type_: str, data: Mapping[str, Any], account: str | None, at: int
+) -> Message:
+    message, place = table(data, "message"), table(data, "channel")
+    written = moment(text(message, "created_at"))
+    # A clock of Whop's that is ahead of ours would count into minutes that nobody looks at yet.
+    when = min(at, int(written.timestamp() * 1000)) if written else at
+    channel = reference(data, "channel") or reference(message, "channel")
+    return Message(
+        id=id_,
+        type=type_,
+        received=at,
+        account=account,
+        channel=channel,
+        sender=reference(message, "user") or reference(data, "user") or id_,
+        at=when,
+        uncounted=_uncounted(
+            channel, text(place, "type"), text(message, "message_type"), late=at - when > LATE
+        ),
     )
+
+
+def _uncounted(
+    channel: str | None, place: str | None, kind: str | None, *, late: bool
+) -> str | None:
+    if not channel:
+        return "it names no channel"
+    if place not in (None, "chat"):
+        return "it was not written in a chat"
+    if kind not in (None, "regular"):
+        return "no member wrote it"
+    return "it is too old to say how busy the chat is" if late else None
 
 
 def _facts(id_: str, type_: str, data: Mapping[str, Any], account: str | None, at: int) -> Delivery:

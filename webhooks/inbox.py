@@ -9,7 +9,10 @@ The keys, all under `usher:{account}:`:
     due                 sorted set: subject -> instant (ms) at which it wants a look
     job                 hash: subject -> id of the arq job that will give it
     jobs                a number for each job that no delivery gives its name
-    queue               arq's own sorted set of job ids
+    queue, queue:rooms  arq's own sorted sets of job ids: rooms and channels have theirs, so that no
+                        crowd of buyers keeps a room from closing
+
+What is counted of a chat has keys of its own (`webhooks.chat`).
 
 A job id is used once, so it carries a delivery's id or a number: arq refuses an id that is queued,
 running or kept, and the subject's name alone would lose what arrives while its job ends.
@@ -29,7 +32,8 @@ from redis.backoff import ExponentialBackoff
 from redis.exceptions import ConnectionError as Disconnected
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
-from webhooks.events import Delivery
+from webhooks.chat import HEAR
+from webhooks.events import Delivery, Message
 
 REMEMBERED: Final = 35 * 24 * 3600
 """Seconds for which a delivery is kept, and its id known: longer than Whop's replays reach."""
@@ -39,19 +43,23 @@ JOB_LIFE: Final = REMEMBERED * 1000
 
 WAKE: Final = f"""
 local prefix = ARGV[1]
+local function queue_of(subject)
+  local rooms = string.find(subject, '^room:') or string.find(subject, '^channel:')
+  return prefix .. (rooms and 'queue:rooms' or 'queue')
+end
 local function start(subject, at, body, tag)
   local job = subject .. '@' .. (tag or redis.call('INCR', prefix .. 'jobs'))
   redis.call('HSET', prefix .. 'job', subject, job)
   local life = {JOB_LIFE}
   if not tag then life = life + math.max(0, at - redis.call('TIME')[1] * 1000) end
   redis.call('SET', 'arq:job:' .. job, body, 'PX', string.format('%.0f', life))
-  redis.call('ZADD', prefix .. 'queue', at, job)
+  redis.call('ZADD', queue_of(subject), at, job)
 end
 local function wake(subject, at, body, tag)
   if redis.call('ZADD', prefix .. 'due', 'LT', at, subject) == 0 then
     local job = redis.call('HGET', prefix .. 'job', subject)
     if job and redis.call('EXISTS', 'arq:job:' .. job) == 1 then
-      redis.call('ZADD', prefix .. 'queue', 'XX', 'LT', at, job)
+      redis.call('ZADD', queue_of(subject), 'XX', 'LT', at, job)
       return
     end
   end
@@ -79,6 +87,7 @@ wake(subject, at, body)
 return 1
 """
 
+_HEAR: Final = f"{WAKE}{HEAR}"
 
 _PIPELINES: Final = 3
 """Pipelines on their way at once. One alone leaves this process idle while Redis writes to its
@@ -169,6 +178,15 @@ class Inbox:
         now, subject = delivery.received, delivery.subject or f"unknown:{delivery.id}"
         record = msgspec.json.encode(delivery)
         return bool(await self._run(_PUT, delivery.id, subject, record, now, job(subject, now)))
+
+    async def hear(self, message: Message) -> bool:
+        """Count a message and keep nothing of it; False when it was counted before.
+
+        Raises:
+            InboxUnavailable: Redis did not confirm it; Whop should send it again.
+        """
+        who, now = (message.id, message.channel, message.sender), message.received
+        return bool(await self._run(_HEAR, *who, message.bucket, now, job("SUBJECT", now)))
 
     async def mark(self, subject: str, reason: str, at: int) -> None:
         """Make a subject due at an instant (ms since the epoch) for another reason than a delivery.

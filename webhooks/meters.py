@@ -4,12 +4,13 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
-from webhooks.events import INTERESTING
+from webhooks.events import COUNTED, INTERESTING
 
 UNREAD: Final = "unread"
 """The type of a delivery that was answered before anybody could trust what it says."""
 
 _OTHER: Final = "other"
+_NAMED: Final = INTERESTING | COUNTED | {UNREAD}
 _BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
 
@@ -38,7 +39,7 @@ class Meters:
 
     def answered(self, kind: str, answer: str) -> None:
         """Count an answer; a type that we do nothing with is counted as `other`."""
-        label = kind if kind in INTERESTING or kind == UNREAD else _OTHER
+        label = kind if kind in _NAMED else _OTHER
         self._deliveries.labels(label, answer).inc()
 
     def forged(self, reason: str) -> None:

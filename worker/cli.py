@@ -1,9 +1,8 @@
-"""The command line: `usher up | receive | work | check | rooms | sandbox`.
+"""The command line, and what runs as a process: `usher up | receive | work | sandbox`.
 
 Each command imports what it needs when it runs, so that `--help` answers at once.
 """
 
-import os
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -11,7 +10,9 @@ from typing import Any, TypeVar
 
 import click
 
-ENVIRON = os.environ  # noqa: TID251 - the process's edge: read here and handed on
+from worker.commands import COMMANDS
+from worker.edge import ENVIRON, now, redis_url, rules_path, told
+
 LOCAL_WHOP = "http://127.0.0.1:4000"
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -96,10 +97,6 @@ def work() -> None:
     worker.work(settings)
 
 
-def _rules_path() -> Path:
-    return Path(ENVIRON.get("USHER_RULES") or "rooms.toml")
-
-
 @main.command()
 @click.argument("file", type=click.Path(path_type=Path), required=False)
 def check(file: Path | None) -> None:
@@ -110,10 +107,10 @@ def check(file: Path | None) -> None:
     from worker import report, rules
 
     try:
-        found = rules.load(file or _rules_path())
+        found = rules.load(file or rules_path())
     except rules.RulesError as error:
         raise click.ClickException(str(error)) from error
-    report.check(found, _now())
+    report.check(found, now())
 
 
 @main.command()
@@ -126,17 +123,12 @@ def rooms(as_json: bool) -> None:  # noqa: FBT001 - click calls it
     """
     import asyncio
 
-    from worker import report, rules
+    from worker import report
+    from worker import rules as rules_file
 
-    if not ENVIRON.get("REDIS_URL"):
-        raise click.ClickException(
-            "REDIS_URL is missing or empty; `usher up` prints the one that it uses"
-        )
-    try:
-        found = rules.load(_rules_path())
-        asyncio.run(report.rooms(found, ENVIRON["REDIS_URL"], _now(), as_json=as_json))
-    except (rules.RulesError, report.Unreachable, ValueError) as error:
-        raise click.ClickException(str(error)) from error
+    with told():
+        rules = rules_file.load(rules_path())
+        asyncio.run(report.rooms(rules, redis_url(), now(), as_json=as_json))
 
 
 @main.group(invoke_without_command=True)
@@ -198,7 +190,7 @@ def _serve_sandbox(port: int, webhook: str, data: Path | None) -> None:
         )
 
     try:
-        found = rules.load(_rules_path())
+        found = rules.load(rules_path())
         asyncio.run(serve())
     except (rules.RulesError, Unreadable) as error:
         raise click.ClickException(str(error)) from error
@@ -271,10 +263,8 @@ def _ask(whop: str, what: str, body: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-def _now() -> Any:
-    from datetime import UTC, datetime
-
-    return datetime.now(UTC)  # noqa: TID251 - the process's edge
+for command in COMMANDS:
+    main.add_command(command)
 
 
 if __name__ == "__main__":

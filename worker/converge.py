@@ -13,6 +13,7 @@ from typing import Final
 import structlog
 
 from webhooks.events import Delivery
+from worker.channels import RELEASED, set_channel
 from worker.policy.access import (
     ENDED,
     ENTITLING,
@@ -25,7 +26,8 @@ from worker.policy.access import (
 )
 from worker.policy.news import LAG, Seen, is_ahead, is_news
 from worker.policy.rooms import Room, calendar_cohort, instance, split
-from worker.provision import provision, ready_place, set_channel
+from worker.policy.schedule import next_change
+from worker.provision import provision, ready_place
 from worker.store import Member, Step
 from worker.subjects import Claim, milliseconds
 from worker.tools import Tools
@@ -42,6 +44,9 @@ IN_DISPUTE: Final = frozenset(
 )
 """Substatuses of a payment that is disputed or lost. An inquiry (`dispute_warning...`) moves no
 money, and a dispute that was won is over."""
+
+FIRST_PURCHASE: Final = "first_purchase"
+"""Why a room is due that waited for its first buyer."""
 
 LONG_AGO: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -77,6 +82,7 @@ async def member(tools: Tools, claim: Claim, user: str) -> datetime | None:
     team = user in (await tools.store.team() or ())
     decision = decide(tools.rules.rooms, memberships, known.facts(team=team), now)
     await _open_on_purchase(tools, memberships)
+    await _count_seats(tools, user, memberships)
     known.look_again = _sooner(decision.look_again, _whop_lags(claim, known, now))
     steps = [Step(now, r.code, why=r.why, deliveries=claim.taken) for r in decision.reports]
     for action in decision.actions:
@@ -167,14 +173,36 @@ def _note_payment(known: Member, payment: Payment) -> None:
 
 async def _open_on_purchase(tools: Tools, memberships: Sequence[Membership]) -> None:
     """Ask for the rooms that wait for their first buyer, now that there is one."""
-    bought = {m.product for m in memberships if m.status in ENTITLING}
+    now = tools.clock()
     for room in tools.rules.rooms:
-        waits = room.provision == "on_purchase" and not room.cohort
-        if waits and room.key not in tools.places and bought & set(room.products):
-            place = await tools.store.place(room.key)
-            if not (place and place.ready):
-                now = milliseconds(tools.clock())
-                await tools.inbox.mark(f"room:{room.key}", "first_purchase", now)
+        bought = [m.created_at or now for m in _tickets(room, memberships)]
+        if not (room.waits and bought):
+            continue
+        key = (await with_dates(tools, room)).bought_key(max(bought), now)
+        if key and key not in tools.places:
+            place = await tools.store.place(key)
+            if place and place.ready:
+                tools.places[key] = place
+            else:
+                await tools.inbox.mark(f"room:{key}", FIRST_PURCHASE, milliseconds(now))
+
+
+def _tickets(room: Room, memberships: Sequence[Membership]) -> list[Membership]:
+    """Return the memberships that open a room."""
+    return [m for m in memberships if m.status in ENTITLING and m.product in room.products]
+
+
+async def _count_seats(tools: Tools, user: str, memberships: Sequence[Membership]) -> None:
+    """Note who has a ticket for the rooms that have seats; what is sold over them is the seller's
+    to know, and nobody's to take back.
+    """
+    for room in tools.rules.rooms:
+        if not room.seats:
+            continue
+        since = [m.created_at or LONG_AGO for m in _tickets(room, memberships)]
+        sold = await tools.store.sold(room.key, user, min(since, default=None))
+        if sold > room.seats:
+            log.warning("seats.oversold", room=room.key, sold=sold, seats=room.seats)
 
 
 async def _apply(tools: Tools, user: str, known: Member, action: Give | Adopt | Take) -> Step:
@@ -295,32 +323,80 @@ async def nobody(_: Tools, claim: Claim, __: str) -> None:
 # --- a room and its channel
 
 
-async def room(tools: Tools, _: Claim, key: str) -> None:
-    """Bring a room into being, or up to date with the rules and the time."""
-    found = _room(tools, key)
-    if found:
-        await provision(tools, found, split(key)[1])
+async def room(tools: Tools, claim: Claim, key: str) -> datetime | None:
+    """Bring a room into being, or up to date with the rules and the time.
 
-
-async def channel(tools: Tools, _: Claim, key: str) -> datetime | None:
-    """Set a channel to what its room should be now; returns the next change."""
-    found = _room(tools, key)
+    Where each occurrence has a room of its own, the room itself is none: it has them made.
+    """
+    found, (_, part) = await _room(tools, key), split(key)
     if found is None:
         return None
-    place = await tools.store.place(key)  # not the copy at hand: another worker may have set words
+    if found.one_room_per == "occurrence" and part is None:
+        return await _make_ahead(tools, found)
+    place = await tools.store.place(key)
+    if not (place and (place.ready or place.making)) and FIRST_PURCHASE not in claim.reasons:
+        due = found.due_from(part, tools.clock())
+        if due is None or due > tools.clock():
+            return due
+    await provision(tools, found, part)
+    return None
+
+
+async def _make_ahead(tools: Tools, found: Room) -> datetime | None:
+    """Have a room made for each occurrence that is near; returns when the next one comes near."""
+    now = tools.clock()
+    near, coming = found.to_make(now)
+    for one in near:
+        key = instance(found, one.id)
+        place = await tools.store.place(key)
+        if not (place and place.ready and place.occurrence == one):
+            await tools.inbox.mark(f"room:{key}", "near", milliseconds(now))
+    return coming
+
+
+async def channel(tools: Tools, claim: Claim, key: str) -> datetime | None:
+    """Set a channel to what its room should be now; returns the next change."""
+    found = await _room(tools, key)
+    if found is None:
+        return None
+    place = await tools.store.place(key)
     if place and place.ready:
-        return await set_channel(tools, found, key, place)
+        return await set_channel(tools, found, key, place, released=RELEASED in claim.reasons)
     await provision(tools, found, split(key)[1])
     return None
 
 
-def _room(tools: Tools, key: str) -> Room | None:
-    name, cohort = split(key)
+async def next_planned(tools: Tools, subject: str) -> datetime | None:
+    """Return when a room's channel changes next by its plan; None for every other subject.
+
+    A lock that failed for good must not take the next one with it.
+    """
+    kind, _, key = subject.partition(":")
+    found = await _room(tools, key) if kind == "channel" else None
+    if found is None:
+        return None
+    place = await tools.store.place(key)
+    schedule = found.schedule_of(split(key)[1], place.occurrence if place else None)
+    coming = next_change(schedule, tools.clock())
+    return coming.at if coming else None
+
+
+async def _room(tools: Tools, key: str) -> Room | None:
+    name, part = split(key)
     found = tools.rules.room(name)
-    if found is None or bool(found.cohort) != (cohort is not None):
+    apart = found and (found.divided if part else bool(found.cohort))
+    if found is None or bool(apart) != (part is not None):
         log.warning("room.unruled", room=key, why="the rules have no such room; it is left alone")
         return None
-    return found
+    return await with_dates(tools, found)
+
+
+async def with_dates(tools: Tools, room: Room) -> Room:
+    """Return a room with the dates that its calendar says, where it has one."""
+    if room.calendar is None:
+        return room
+    dated = await tools.calendars.occurrences(room.key, room.calendar)
+    return replace(room, schedule=replace(room.schedule, dated=dated))
 
 
 KINDS: Final[dict[str, Callable[[Tools, Claim, str], Awaitable[datetime | None]]]] = {

@@ -4,12 +4,14 @@ arq only wakes us: it calls `run` with a subject. Whether there is anything to d
 tried and when it has failed for good is ours to know (`worker.subjects`).
 """
 
+from collections.abc import Collection
 from datetime import timedelta
 
 import structlog
 
-from worker.converge import converge
+from worker import channels, converge
 from worker.policy import retry
+from worker.policy.rooms import split
 from worker.subjects import Claim, milliseconds
 from worker.tools import Tools
 from worker.whop.errors import Forbidden, Unavailable, WhopError
@@ -38,7 +40,7 @@ async def _settle(tools: Tools, claim: Claim) -> None:
         await _bury(tools, claim, RuntimeError("it takes its worker down each time"))
         return
     try:
-        look_again = await converge(tools, claim)
+        look_again = await converge.converge(tools, claim)
     except Forbidden as error:
         await _bury(tools, claim, error)
     except WhopError as error:
@@ -66,7 +68,8 @@ async def _again(
 
 async def _bury(tools: Tools, claim: Claim, error: Exception) -> None:
     log.error("job.died", why=_words(error), next=_advice(error))
-    await tools.subjects.dead(claim, tools.clock(), _words(error))
+    next_planned = await converge.next_planned(tools, claim.subject)
+    await tools.subjects.dead(claim, tools.clock(), _words(error), next_planned)
 
 
 def _words(error: Exception) -> str:
@@ -86,6 +89,29 @@ async def sweep(tools: Tools) -> None:
     """Mend what has no job or a dead worker's; runs every ten seconds on one of the workers."""
     for subject in await tools.subjects.sweep(tools.clock()):
         log.warning("job.mended", subject=subject, why="it was due and nobody worked on it")
+
+
+async def watch(tools: Tools) -> None:
+    """Look for channels that somebody changed by hand; runs every minute on one of the workers."""
+    try:
+        await channels.watch(tools)
+    except WhopError as error:
+        log.warning("channels.unseen", why=_words(error))
+
+
+async def read_calendars(tools: Tools) -> None:
+    """Read the rooms' calendars; what moved in them is planned anew at once."""
+    await replan(tools, await tools.calendars.refresh(tools.rules.calendars))
+
+
+async def replan(tools: Tools, rooms: Collection[str]) -> None:
+    """Have rooms looked at, with everything that exists of them."""
+    now = milliseconds(tools.clock())
+    for key in rooms:
+        await tools.inbox.mark(f"room:{key}", "calendar", now)
+    for key in await tools.store.instances() if rooms else ():
+        if split(key)[0] in rooms:
+            await tools.inbox.mark(f"channel:{key}", "calendar", now)
 
 
 async def refresh_team(tools: Tools) -> None:

@@ -31,6 +31,8 @@ from webhooks import log as logs
 from webhooks.durability import WANTED, Unknowable, shortcomings
 from webhooks.inbox import JOB_LIFE, Inbox, InboxUnavailable, connect
 from worker import jobs, rules
+from worker.calendars.refresh import Calendars
+from worker.chatter import Chatter
 from worker.leases import RENEW_EVERY, Leases
 from worker.store import Store
 from worker.subjects import Subjects
@@ -41,6 +43,9 @@ from worker.whop.quota import DEFAULT, Quota
 
 API_URL: Final = "https://api.whop.com/api/v1"
 MAX_JOBS: Final = 20
+ROOM_JOBS: Final = 100
+"""Rooms at once: many may change in the same second, each with a call or two."""
+
 QUEUE_READ_LIMIT: Final = 500
 """Ids that arq reads at a time: more than all workers run at once, or they hide what waits."""
 
@@ -124,6 +129,8 @@ def assemble(
         subjects=Subjects(redis, inbox.prefix, leases),
         inbox=inbox,
         leases=leases,
+        calendars=Calendars(redis, inbox.prefix, clock=clock),
+        chatter=Chatter(redis, inbox.prefix),
         clock=clock,
         rng=rng,
     )
@@ -140,42 +147,59 @@ async def sweep(ctx: dict[str, Any]) -> None:
     await jobs.sweep(ctx["tools"])
 
 
+async def watch(ctx: dict[str, Any]) -> None:
+    """Arq's cron job: look for channels that somebody changed by hand."""
+    await jobs.watch(ctx["tools"])
+
+
+async def read_calendars(ctx: dict[str, Any]) -> None:
+    """Arq's cron job: read the rooms' calendars."""
+    await jobs.read_calendars(ctx["tools"])
+
+
 async def refresh_team(ctx: dict[str, Any]) -> None:
     """Arq's cron job: ask who the admins are."""
     await jobs.refresh_team(ctx["tools"])
 
 
 def options(settings: Settings, *, clock: Callable[[], datetime] = clock) -> dict[str, Any]:
-    """Return arq's settings: JSON and no pickle, no results, and no giving up but our own."""
+    """Return arq's settings for a whole worker, whose start brings the lane for rooms with it."""
+    lane = _lane(settings, "queue", MAX_JOBS)
+    start, stop = _hooks(settings, lane["redis_pool"], clock)
+    return lane | {
+        "cron_jobs": [
+            cron(sweep, second=set(range(0, 60, 10)), run_at_startup=True, keep_result=0),
+            cron(watch, second=30, keep_result=0),
+            cron(read_calendars, minute=set(range(0, 60, 10)), run_at_startup=True, keep_result=0),
+            cron(refresh_team, minute=set(range(0, 60, 10)), keep_result=0),
+        ],
+        "on_startup": start,
+        "on_shutdown": stop,
+    }
+
+
+def _lane(settings: Settings, queue: str, jobs: int) -> dict[str, Any]:
+    """Return arq's settings for a queue: JSON and no pickle, no results, no giving up but ours."""
     redis = connect(settings.redis_url)
     prefix = Inbox(redis, settings.rules.account).prefix
     encode, decode = msgspec.json.Encoder(enc_hook=repr).encode, msgspec.json.decode
-    pool = ArqRedis(
-        redis.connection_pool,
-        job_serializer=encode,
-        job_deserializer=decode,
-        default_queue_name=f"{prefix}queue",
-        expires_extra_ms=JOB_LIFE,
-    )
-
-    start, stop = _hooks(settings, redis, clock)
     return {
         "functions": [func(converge, name="converge")],
-        "cron_jobs": [
-            cron(sweep, second=set(range(0, 60, 10)), run_at_startup=True, keep_result=0),
-            cron(refresh_team, minute=set(range(0, 60, 10)), keep_result=0),
-        ],
-        "redis_pool": pool,
-        "queue_name": f"{prefix}queue",
-        "on_startup": start,
-        "on_shutdown": stop,
+        "redis_pool": ArqRedis(
+            redis.connection_pool,
+            job_serializer=encode,
+            job_deserializer=decode,
+            default_queue_name=f"{prefix}{queue}",
+            expires_extra_ms=JOB_LIFE,
+        ),
+        "queue_name": f"{prefix}{queue}",
         "job_serializer": encode,
         "job_deserializer": decode,
         "keep_result": 0,
         "max_tries": 1_000_000,
         "job_timeout": timedelta(hours=1),
         "job_completion_wait": FINISH,
-        "max_jobs": MAX_JOBS,
+        "max_jobs": jobs,
         "poll_delay": POLL,
         "queue_read_limit": QUEUE_READ_LIMIT,
         "expires_extra_ms": JOB_LIFE,
@@ -191,20 +215,40 @@ def _hooks(settings: Settings, redis: Any, clock: Callable[[], datetime]) -> tup
         http = httpx.AsyncClient(
             base_url=settings.api_url,
             headers={"Authorization": f"Bearer {settings.api_key}", "User-Agent": "usher"},
-            limits=httpx.Limits(max_connections=2 * MAX_JOBS),
+            limits=httpx.Limits(max_connections=2 * MAX_JOBS + ROOM_JOBS),
         )
         ctx["http"], ctx["tools"] = http, assemble(settings, redis, http, clock)
         ctx["renewing"] = asyncio.create_task(_renew(ctx["tools"].leases))
         await _look_round(ctx["tools"], redis)
         await jobs.refresh_team(ctx["tools"])
         await jobs.open_up(ctx["tools"])
+        ctx["stopping"] = asyncio.Event()
+        ctx["rooms"] = asyncio.create_task(_rooms(settings, ctx["tools"], ctx["stopping"]))
 
-    async def stop(ctx: dict[str, Any]) -> None:
-        if "renewing" in ctx:
-            ctx["renewing"].cancel()
-            await ctx["http"].aclose()
+    return start, _close
 
-    return start, stop
+
+async def _close(ctx: dict[str, Any]) -> None:
+    """End what a worker's start began; twice is once."""
+    if "rooms" in ctx:
+        ctx["stopping"].set()
+        await ctx.pop("rooms")
+    if "renewing" in ctx:
+        ctx.pop("renewing").cancel()
+        await ctx["http"].aclose()
+
+
+async def _rooms(settings: Settings, tools: Tools, stopping: asyncio.Event) -> None:
+    """Run the lane for rooms and channels beside the other, until that one ends."""
+
+    async def start(ctx: dict[str, Any]) -> None:
+        ctx["tools"] = tools
+
+    def lane() -> Worker:
+        options = _lane(settings, "queue:rooms", ROOM_JOBS)
+        return Worker(**options, on_startup=start, handle_signals=False)
+
+    await _keep_running(stopping, lane)
 
 
 async def _renew(leases: Leases) -> None:
@@ -247,16 +291,24 @@ async def _supervise(settings: Settings) -> None:
     loop, stopping = asyncio.get_running_loop(), asyncio.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, stopping.set)
-    while not stopping.is_set():
-        worker = Worker(**options(settings), handle_signals=False)
+
+    def worker() -> Worker:
         log.info("worker.started", account=settings.rules.account, api=settings.api_url)
+        return Worker(**options(settings), handle_signals=False)
+
+    await _keep_running(stopping, worker)
+    log.info("worker.stopped")
+
+
+async def _keep_running(stopping: asyncio.Event, worker: Callable[[], Worker]) -> None:
+    """Run a worker, and another one where Redis went away, until it is to stop."""
+    while not stopping.is_set():
         try:
-            await run_until(stopping, worker)
+            await run_until(stopping, worker())
         except (RedisError, OSError, InboxUnavailable) as error:
             log.warning("redis.away", why=str(error), next="the worker waits for it")
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stopping.wait(), 1)
-    log.info("worker.stopped")
 
 
 async def run_until(stopping: asyncio.Event, worker: Worker) -> None:
@@ -272,6 +324,8 @@ async def run_until(stopping: asyncio.Event, worker: Worker) -> None:
     if not running.done():
         log.info("worker.stopping", jobs=len(worker.tasks))
         worker.allow_pick_jobs = False
+        if "stopping" in worker.ctx:
+            worker.ctx["stopping"].set()
         await asyncio.wait(
             [*worker.tasks.values(), asyncio.create_task(_nothing())], timeout=FINISH
         )
@@ -279,9 +333,7 @@ async def run_until(stopping: asyncio.Event, worker: Worker) -> None:
     worker.tasks.clear()  # or arq's close would stumble over those that were cancelled
     with contextlib.suppress(RedisError, OSError, asyncio.CancelledError):
         await worker.close()
-    if "renewing" in worker.ctx:  # arq's close skips our shutdown where Redis is away
-        worker.ctx["renewing"].cancel()
-        await worker.ctx["http"].aclose()
+    await _close(worker.ctx)  # arq's close skips our shutdown where Redis is away
     if not running.cancelled():
         running.result()
 

@@ -10,17 +10,20 @@ from datetime import datetime
 
 import structlog
 
-from worker.policy.rooms import Room, instance, title
-from worker.policy.schedule import next_change, phase_at, settings_at
-from worker.policy.settings import Settings, changes
+from worker.channels import set_channel
+from worker.policy.access import ENTITLING
+from worker.policy.phases import Phase
+from worker.policy.rooms import Room, dated_title, instance, title
+from worker.policy.schedule import phase_at
 from worker.store import Place, Step
 from worker.subjects import milliseconds
 from worker.tools import Tools
 from worker.whop.errors import Rejected
-from worker.whop.types import Channel, Experience
+from worker.whop.types import Experience
 
 log = structlog.get_logger()
 
+ARCHIVED = " (archived)"
 ROOM_KEY = "usher_room"
 """The key in a hidden product's metadata that says which of our rooms it was made for."""
 
@@ -38,13 +41,15 @@ async def ready_place(tools: Tools, room: Room, cohort: str | None) -> Place:
     return tools.places[key]
 
 
-async def provision(tools: Tools, room: Room, cohort: str | None) -> Place:
+async def provision(tools: Tools, room: Room, part: str | None) -> Place:
     """Bring a room into being, or bring it up to date with the rules, under its lease."""
-    key = instance(room, cohort)
+    key = instance(room, part)
     async with tools.leases.holding(f"making:{key}"):
-        place = await tools.store.place(key) or Place(name=title(room, cohort))
+        place = await tools.store.place(key) or Place(name=_name(room, part, None))
+        if room.one_room_per == "occurrence" and part:
+            place.occurrence = room.schedule.find(part) or place.occurrence
         try:
-            await _Making(tools, room, key, place).every_step()
+            await _Making(tools, room, part, place).every_step()
         except Rejected:
             place.salt += 1
             await tools.store.save_place(key, place)
@@ -53,49 +58,31 @@ async def provision(tools: Tools, room: Room, cohort: str | None) -> Place:
         return place
 
 
-async def set_channel(tools: Tools, room: Room, key: str, place: Place) -> datetime | None:
-    """Set a room's channel to what it should be now, where it differs; returns the next change."""
-    now = tools.clock()
-    want = settings_at(room.schedule, now)
-    have = await tools.whop.channel(place.channel or "")
-    different = changes(want, _settings(have, place))
-    if different:
-        await tools.whop.update_channel(have.id, different)
-        log.info("channel.changed", room=key, phase=phase_at(room.schedule, now), **different)
-        step = Step(now, "channel.changed", str(different), room=key, id=have.id)
-        await tools.store.trail(f"channel:{key}", [step])
-    if "banned_words" in different:
-        place.words = list(want.banned_words or ())
-        await tools.store.save_place(key, place)
-    coming = next_change(room.schedule, now)
-    return coming.at if coming else None
-
-
-def _settings(channel: Channel, place: Place) -> Settings:
-    """Read a channel's settings; words that read empty may be hidden from us: then ours stand."""
-    said = channel.settings
-    return Settings(
-        who_can_post=said.get("who_can_post"),
-        who_can_react=said.get("who_can_react"),
-        user_posts_cooldown_seconds=said.get("user_posts_cooldown_seconds") or 0,
-        ban_media=bool(said.get("ban_media")),
-        ban_urls=bool(said.get("ban_urls")),
-        banned_words=tuple(said.get("banned_words") or place.words or ()),
-    )
+def _name(room: Room, part: str | None, place: Place | None) -> str:
+    """Return what a room is called: `ARCHIVED` follows it when it is over."""
+    if room.one_room_per == "occurrence":
+        one = (place and place.occurrence) or room.schedule.find(part or "")
+        return dated_title(room, one) if one else room.name
+    return title(room, part)
 
 
 class _Making:
     """The steps of one room, in their order."""
 
-    def __init__(self, tools: Tools, room: Room, key: str, place: Place) -> None:
+    def __init__(self, tools: Tools, room: Room, part: str | None, place: Place) -> None:
+        schedule = room.schedule_of(part, place.occurrence)
         self.tools = tools
         self.whop = tools.whop
         self.room = room
-        self.key = key
+        self.key = instance(room, part)
         self.place = place
+        self.archived = phase_at(schedule, tools.clock()) is Phase.ARCHIVED
+        self.title = _name(room, part, place) + (ARCHIVED if self.archived else "")
 
     async def every_step(self) -> None:
         was_ready = self.place.ready
+        if self.archived and not was_ready:
+            return  # it is over before it began
         if self.room.cohort:
             await self.product()
             await self.plan()
@@ -103,6 +90,9 @@ class _Making:
         await self.channel()
         await self.settings()
         await self.attachments()
+        await self.name()
+        await self.count()
+        await self.stock()
         await self.welcome()
         if not was_ready:
             await self.record("room.ready", self.place.experience, ready=True)
@@ -174,17 +164,18 @@ class _Making:
         return None
 
     def products(self) -> list[str]:
-        """Return the products whose members may come in."""
+        """Return the products whose members may come in while the room lives."""
         return [self.place.product] if self.place.product else list(self.room.products)
 
     async def attachments(self) -> None:
         id_ = self.place.experience or ""
         attached = (await self.whop.experience(id_)).products or frozenset()
-        wanted = self.products()
+        wanted = [] if self.archived else self.products()
+        leaving = [*self.place.attached, *(self.products() if self.archived else ())]
         missing = [product for product in wanted if product not in attached]
         for product in missing:
             await self._attach(id_, product)
-        for product in [p for p in self.place.attached if p in attached and p not in wanted]:
+        for product in [p for p in dict.fromkeys(leaving) if p in attached and p not in wanted]:
             await self.whop.detach(id_, product, key=self.idempotency(f"detach/{product}"))
             log.info("room.detached", room=self.key, id=id_, product=product)
         ours = [product for product in self.place.attached if product in wanted] + missing
@@ -199,6 +190,36 @@ class _Making:
             attached = (await self.whop.experience(id_)).products or frozenset()
             if product not in attached:
                 raise
+
+    async def name(self) -> None:
+        """Call the room on Whop what it should be called: dates move, and rooms are archived."""
+        if self.place.name != self.title:
+            await self.whop.rename(self.place.experience or "", self.title)
+            await self.record("room.renamed", self.place.experience, name=self.title)
+        if self.place.archived != self.archived:
+            what = "room.archived" if self.archived else "room.revived"
+            await self.record(what, self.place.experience, archived=self.archived)
+
+    async def stock(self) -> None:
+        """Have Whop itself hold the seats, where the room has a plan of its own.
+
+        A plan's stock is what is left of it, and each purchase takes one (Whop: The plan object):
+        so it is set once, and anew only when the rules' number changes.
+        """
+        seats, plan = self.room.seats, self.room.plan
+        if seats and plan and self.place.stock != seats:
+            sold = len(await self.tools.store.buyers(self.room.key))
+            await self.whop.set_stock(plan, max(0, seats - sold))
+            await self.record("room.stock_set", plan, stock=seats)
+
+    async def count(self) -> None:
+        """Find out, once, who has a ticket already; deliveries tell of all that come later."""
+        if not self.room.seats or self.place.counted:
+            return
+        async for one in self.whop.memberships_of(self.room.products):
+            if one.user and one.status in ENTITLING:
+                await self.tools.store.sold(self.room.key, one.user, one.created_at)
+        await self.record("room.seats_counted", None, counted=True)
 
     async def channel(self) -> None:
         if not self.place.channel:

@@ -14,11 +14,14 @@ from rich.console import Console
 from rich.markup import escape
 
 from webhooks.inbox import Inbox, connect
+from worker.outlook import dated
+from worker.policy.overrides import Hold, Overrides
 from worker.policy.rooms import Room, split
 from worker.policy.schedule import changes_after, next_change, phase_at, settings_at
 from worker.policy.settings import Settings, changes, said
 from worker.rules import Rules
 from worker.store import Place, Store
+from worker.words import local, words
 
 SHOWN: Final = 5
 """Changes that `usher check` shows of each room."""
@@ -43,6 +46,12 @@ class Line:
     experience: str | None
     channel: str | None
     members_granted: int | None
+    seats: int | None
+    sold: int | None
+    over_the_seats: list[str]
+    archived: bool
+    held: list[dict[str, Any]]
+    edited: dict[str, Any]
     settings: dict[str, Any]
     next_change: datetime | None
     next_settings: dict[str, Any] | None
@@ -55,12 +64,12 @@ def check(rules: Rules, now: datetime) -> None:
     for room in rules.rooms:
         console.print(f"[bold]{room.key}[/]  {escape(room.name)}  [dim]{_opens_by(room)}[/]")
         schedule = room.schedule
-        phase = f"{phase_at(schedule, now)}: " if schedule.occurrences else ""
+        phase = f"{phase_at(schedule, now)}: " if schedule.eventful else ""
         console.print(f"  now: {phase}{in_words(settings_at(schedule, now))}")
         coming = list(itertools.islice(changes_after(schedule, now), SHOWN))
         before = settings_at(schedule, now)
         for change in coming:
-            phase = f"{change.phase}: " if schedule.occurrences else ""
+            phase = f"{change.phase}: " if schedule.eventful else ""
             new = _difference(before, change.settings)
             console.print(f"  {local(change.at, schedule.zone)}  {phase}{new}")
             before = change.settings
@@ -79,7 +88,9 @@ async def rooms(rules: Rules, redis_url: str, now: datetime, *, as_json: bool) -
     """
     redis = connect(redis_url)
     try:
-        lines = await _lines(rules, Store(redis, Inbox(redis, rules.account).prefix), now)
+        prefix = Inbox(redis, rules.account).prefix
+        rules = await dated(rules, redis, prefix, now)
+        lines = await _lines(rules, Store(redis, prefix), now)
     except (RedisError, OSError) as error:
         raise Unreachable(f"Redis does not answer at REDIS_URL: {error}") from error
     finally:
@@ -97,7 +108,10 @@ async def _lines(rules: Rules, store: Store, now: datetime) -> list[Line]:
         room, place = rules.room(split(key)[0]), await store.place(key)
         if room and place:
             granted = await store.count_granted(key) if room.cohort else None
-            lines.append(_line(room, key, place, granted, now))
+            buyers = await store.buyers(room.key) if room.seats else []
+            kept = await store.kept(key)
+            laid = Overrides(edit=kept.edit if kept else None, holds=await store.holds(key))
+            lines.append(_line(room, key, place, laid, now, granted=granted, buyers=buyers))
     order = {room.key: n for n, room in enumerate(rules.rooms)}
     return sorted(lines, key=lambda line: (order[line.room], _natural(line.cohort)))
 
@@ -107,25 +121,48 @@ def _natural(cohort: str | None) -> tuple[int, str]:
     return (int(cohort), "") if cohort and cohort.isdigit() else (0, cohort or "")
 
 
-def _line(room: Room, key: str, place: Place, granted: int | None, now: datetime) -> Line:
-    schedule, coming = room.schedule, next_change(room.schedule, now)
+def _line(
+    room: Room,
+    key: str,
+    place: Place,
+    laid: Overrides,
+    now: datetime,
+    *,
+    granted: int | None,
+    buyers: list[str],
+) -> Line:
+    schedule = room.schedule_of(split(key)[1], place.occurrence)
+    coming = next_change(schedule, now, laid)
+    edited = laid.edit.settings if laid.edit and laid.edit.holds_at(now) else Settings()
     return Line(
         room=room.key,
         cohort=split(key)[1],
         name=place.name,
         ready=place.ready,
-        phase=phase_at(schedule, now),
+        phase=phase_at(schedule, now, laid),
         products=list(room.products),
         product=place.product,
         plan=place.plan,
         experience=place.experience,
         channel=place.channel,
         members_granted=granted,
-        settings=said(settings_at(schedule, now)),
+        seats=room.seats,
+        sold=len(buyers) if room.seats else None,
+        over_the_seats=buyers[room.seats :] if room.seats else [],
+        archived=place.archived,
+        held=[_held(hold) for hold in laid.holds_at(now)],
+        edited=said(edited),
+        settings=said(settings_at(schedule, now, laid)),
         next_change=coming.at if coming else None,
         next_settings=said(coming.settings) if coming else None,
         element=element(place.channel),
     )
+
+
+def _held(hold: Hold) -> dict[str, Any]:
+    said_so = {"who": hold.who, "why": hold.why, "until": hold.until, "phase": hold.phase}
+    words_changed = {"add_words": hold.add_words, "remove_words": hold.remove_words}
+    return {**said_so, "settings": said(hold.settings), **words_changed}
 
 
 def element(channel: str | None) -> str | None:
@@ -158,14 +195,32 @@ def _facts(line: Line, zone: ZoneInfo) -> list[tuple[str, str]]:
     facts = [
         ("opened by", bought),
         ("members", granted),
+        ("seats", _sold(line)),
         ("product", " ".join(filter(None, (line.product, line.plan)))),
         ("experience", f"{line.experience or 'not made yet'}  {line.channel or ''}"),
-        ("phase", line.phase),
+        ("phase", f"{line.phase}, archived" if line.archived else line.phase),
+        *[("held", escape(_hold(held, zone))) for held in line.held],
+        ("by hand", _words(line.edited)),
         ("now", _words(line.settings) or "as it is set on Whop"),
         ("next", _coming(line, zone) if line.next_change else nothing),
         ("on your site", escape(line.element or "") or "when it is made"),
     ]
     return [(name, value) for name, value in facts if value.strip()]
+
+
+def _sold(line: Line) -> str:
+    if line.seats is None:
+        return ""
+    over = f"; over the seats: {', '.join(line.over_the_seats)}" if line.over_the_seats else ""
+    return f"{line.sold} sold of {line.seats}{over}"
+
+
+def _hold(held: Mapping[str, Any], zone: ZoneInfo) -> str:
+    what = f"is {held['phase']}" if held["phase"] else words(held["settings"])
+    changed = [f"+{word}" for word in held["add_words"]] + [f"-{w}" for w in held["remove_words"]]
+    reason = f" ({held['why']})" if held["why"] else ""
+    said_by = f"by {held['who']}{reason}, until {local(held['until'], zone)}"
+    return " ".join(filter(None, [what, *changed, said_by]))
 
 
 def _coming(line: Line, zone: ZoneInfo) -> str:
@@ -176,6 +231,10 @@ def _coming(line: Line, zone: ZoneInfo) -> str:
 
 def _opens_by(room: Room) -> str:
     products = ", ".join(room.products)
+    if room.calendar:
+        products += f"; its dates come from {room.calendar.shown}, see `usher plan`"
+    if room.one_room_per == "occurrence":
+        return f"a room for each occurrence, opened by {products}"
     if room.cohort is None:
         return f"opened by {products}"
     size = f"{room.cohort.seats} seats" if room.cohort.seats else f"a {room.cohort.by}"
@@ -185,12 +244,9 @@ def _opens_by(room: Room) -> str:
 def _comes(room: Room) -> str:
     if room.cohort or room.provision == "on_purchase":
         return "it comes with its first buyer"
+    if room.one_room_per == "occurrence" or room.lead is not None:
+        return "it comes ahead of its next occurrence, or with its first buyer"
     return "`usher work` makes it when it starts"
-
-
-def local(at: datetime, zone: ZoneInfo) -> str:
-    """Write an instant in a room's zone, as people do."""
-    return f"{at.astimezone(zone):%a %d %b %Y %H:%M:%S %Z}"
 
 
 def in_words(settings: Settings) -> str:
@@ -203,13 +259,5 @@ def _difference(before: Settings, after: Settings) -> str:
 
 
 def _words(settings: Mapping[str, Any]) -> str:
-    """Write settings with Whop's names, as they may stand in the rules file, safe to print."""
-    return escape(", ".join(f"{name} = {_value(value)}" for name, value in settings.items()))
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, int):
-        return str(value)
-    return msgspec.json.encode(value).decode()
+    """Write settings so that they are safe to print."""
+    return escape(words(settings))

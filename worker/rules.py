@@ -3,18 +3,24 @@
 import hashlib
 import re
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import time, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 from msgspec import Meta
 
-from worker.policy.rooms import Cohorts, Room
+from worker.combinations import together
+from worker.policy.calendars import Source
+from worker.policy.messages import Message, When
 from worker.policy.occurrences import Occurrences, dates
+from worker.policy.pace import Pace
 from worker.policy.phases import Phase
+from worker.policy.rooms import Cohorts, Room
 from worker.policy.schedule import Schedule, Weekday, Window
 from worker.policy.settings import NAMES, Settings
 from worker.tables import Tables, shown
@@ -25,10 +31,9 @@ UTC: Final = ZoneInfo("UTC")
 AccountId = Annotated[str, Meta(pattern="^biz_", description="an id that begins with biz_")]
 ProductId = Annotated[str, Meta(pattern="^prod_", description="an id that begins with prod_")]
 ExperienceId = Annotated[str, Meta(pattern="^exp_", description="an id that begins with exp_")]
-TITLE: Final = 80
-LONGEST_COHORT: Final = "September 2026"
+PlanId = Annotated[str, Meta(pattern="^plan_", description="an id that begins with plan_")]
+Seats = Annotated[int, Meta(ge=1, description="a number of seats from 1 on")]
 Name = Annotated[str, Meta(min_length=1, max_length=80, description="a text of 1 to 80 characters")]
-"""Whop's limit for the title of a product, which a cohort's room shares with its product."""
 
 T = TypeVar("T")
 
@@ -52,6 +57,12 @@ class Rules:
     account: str
     rooms: tuple[Room, ...]
     mark: str = ""
+    zone: ZoneInfo = UTC
+
+    @property
+    def calendars(self) -> dict[str, tuple[Source, ZoneInfo]]:
+        """The calendars of the rooms that have one, with their zones."""
+        return {r.key: (r.calendar, r.schedule.zone) for r in self.rooms if r.calendar}
 
     def room(self, key: str) -> Room | None:
         """Return a room by its key."""
@@ -85,6 +96,12 @@ class _RoomTable:
     opens: timedelta = timedelta(0)
     locks: timedelta = timedelta(0)
     archives: timedelta | None = None
+    archive_after: timedelta | None = None
+    one_room_per: Literal["series", "occurrence"] = "series"
+    lead: timedelta | None = None
+    seats: Seats | None = None
+    plan: PlanId | None = None
+    manual_edits: Literal["respect", "revert"] = "respect"
 
 
 @dataclass(frozen=True)
@@ -126,7 +143,7 @@ def parse(text: str, path: str = "rooms.toml") -> Rules:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise RulesError(path, [f"it is not TOML: {error}"]) from error
-    reader = _Reader()
+    reader = _Reader(Path(path).parent)
     rules = reader.file(data)
     if reader.mistakes or rules is None:
         raise RulesError(path, reader.mistakes)
@@ -134,7 +151,11 @@ def parse(text: str, path: str = "rooms.toml") -> Rules:
 
 
 class _Reader(Tables):
-    """Reads the tables of a rules file."""
+    """Reads the tables of a rules file; calendars' files are named from its folder."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.folder = folder
 
     def file(self, data: dict[str, Any]) -> Rules | None:
         tables = data.pop("rooms", {})
@@ -146,7 +167,7 @@ class _Reader(Tables):
         rooms = [self.room(key, table, zone) for key, table in tables.items()]
         made = [room for room in rooms if room]
         self._shared_names(made)
-        return Rules(top.account, tuple(made)) if top else None
+        return Rules(top.account, tuple(made), zone=zone) if top else None
 
     def _shared_names(self, rooms: list[Room]) -> None:
         for n, room in enumerate(rooms):
@@ -168,9 +189,12 @@ class _Reader(Tables):
             for phase in Phase
             if phase in data
         }
-        self._together(data, phases, where)
+        together(data, phases, where, self.wrong)
         windows = self._list(data, "windows", where, self.window)
         lines = self._list(data, "occurrences", where, self.occurrences)
+        messages = self._list(data, "messages", where, self.message)
+        calendar = self.calendar(data.pop("calendar", None), f"{where}.calendar")
+        pace = self.pace(data.pop("slow", None), f"{where}.slow")
         table = self.table(_RoomTable, data, where)
         if table is None:
             return None
@@ -183,8 +207,10 @@ class _Reader(Tables):
             occurrences=tuple(lines),
             opens=table.opens,
             locks=table.locks,
-            archives=table.archives,
+            dated=() if calendar else None,
+            archives=table.archives or table.archive_after,
             phases=phases,
+            paced=pace is not None,
         )
         return Room(
             key=key,
@@ -199,24 +225,15 @@ class _Reader(Tables):
             provision=table.provision,
             experience=table.experience,
             welcome=table.welcome,
+            messages=tuple(messages),
+            one_room_per=table.one_room_per,
+            lead=table.lead,
+            seats=table.seats,
+            plan=table.plan,
+            manual_edits=table.manual_edits,
+            calendar=calendar,
+            pace=pace,
         )
-
-    def _together(self, data: Mapping[str, Any], phases: Iterable[Phase], where: str) -> None:
-        """Name what each key alone allows and all together do not."""
-        if "cohort" in data:
-            if "{cohort}" not in str(data.get("name", "{cohort}")):
-                self.wrong(f"{where}.name", "a cohort room's name needs {cohort} in it")
-            if len(str(data.get("name", "")).replace("{cohort}", LONGEST_COHORT)) > TITLE:
-                self.wrong(f"{where}.name", f"is over {TITLE} characters with its cohort in it")
-            out_of_place, why = ["experience"], "a cohort room makes its own rooms; none is adopted"
-        else:
-            out_of_place = ["grant", "grace", "on_refund", "on_dispute"]
-            why = "is for rooms with a cohort; here the purchase itself opens the room"
-        for key in data.keys() & out_of_place:
-            self.wrong(f"{where}.{key}", why)
-        if not data.get("occurrences"):
-            for key in sorted({*data.keys() & {"opens", "locks", "archives"}, *phases}):
-                self.wrong(f"{where}.{key}", "is for event rooms; this room has no occurrences")
 
     def cohorts(self, data: dict[str, Any] | None, where: str) -> Cohorts | None:
         if data is None:
@@ -239,22 +256,61 @@ class _Reader(Tables):
 
     def occurrences(self, data: dict[str, Any], where: str) -> Occurrences | None:
         line = self.table(Occurrences, data, where)
-        if line and line.starts.tzinfo is not None:
-            why = "expected a local time without an offset, such as 2026-12-03T18:00:00"
-            self.wrong(f"{where}.starts", why)
-            return replace(line, starts=line.starts.replace(tzinfo=None))
+        if line is None:
+            return None
+        why = "expected a local time without an offset, such as 2026-12-03T18:00:00"
+        for name in ("starts", "exdate", "rdate"):
+            times = [line.starts] if name == "starts" else getattr(line, name)
+            if any(time.tzinfo is not None for time in times):
+                self.wrong(f"{where}.{name}", why)
+                return None
         return line
 
     def _recurrences(self, lines: list[Occurrences], zone: ZoneInfo, where: str) -> None:
         for n, line in enumerate(lines):
+            at = f"{where}.occurrences[{n}]"
             try:
                 found = next(iter(dates(line, zone)), None)
+                rule = dates(replace(line, exdate=(), rdate=()), zone)
             except (ValueError, KeyError, TypeError) as error:
                 why = f"{line.repeats!r} is not an RRULE such as FREQ=WEEKLY;BYDAY=TH ({error})"
-                self.wrong(f"{where}.occurrences[{n}].repeats", why)
+                self.wrong(f"{at}.repeats", why)
                 continue
+            for left_out in line.exdate:
+                if not rule.between(left_out, left_out, inc=True):
+                    self.wrong(f"{at}.exdate", f"{left_out.isoformat()} is none of its dates")
             if found is None:
-                self.wrong(f"{where}.occurrences[{n}]", f"{line.repeats!r} never happens")
+                self.wrong(at, f"{line.repeats!r} never happens")
+
+    def message(self, data: dict[str, Any], where: str) -> Message | None:
+        message = self.table(Message, data, where)
+        if message and "ahead" in data and message.when is not When.BEFORE:
+            self.wrong(f"{where}.ahead", 'is for when = "before" only')
+        return message
+
+    def calendar(self, data: Any, where: str) -> Source | None:
+        if data is None:
+            return None
+        source = self.table(Source, data, where)
+        if source and (source.url is None) == (source.file is None):
+            self.wrong(where, 'expected a url or a file, and word = "..." for the entries')
+        if source and source.url and urlsplit(source.url).scheme not in ("http", "https"):
+            self.wrong(f"{where}.url", "expected an address that begins with https://")
+        if source and source.file:
+            return replace(source, file=str(self.folder / source.file))
+        return source
+
+    def pace(self, data: Any, where: str) -> Pace | None:
+        if data is None:
+            return None
+        pace = self.table(Pace, data, where)
+        if pace and not 0 < pace.quiet < pace.busy:
+            self.wrong(f"{where}.quiet", "expected a number over 0 and below `busy`")
+        if pace and not (pace.steps and all(a < b for a, b in pairwise((0, *pace.steps)))):
+            self.wrong(f"{where}.steps", "expected seconds that grow, such as [5, 15, 60]")
+        if pace and pace.changes < 1:
+            self.wrong(f"{where}.changes", "expected 1 or more changes an hour")
+        return pace
 
     def settings(self, data: dict[str, Any], where: str) -> Settings:
         """Take the settings out of a table, leaving its other keys."""

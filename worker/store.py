@@ -6,6 +6,10 @@
     seats:{room}        hash: user -> cohort, for ever: a seat is not given twice
     filled:{room}       hash: cohort -> seats given in it, and `last`: the cohort that fills now
     granted:{instance}  set: users who are in by a grant
+    kept:{instance}     Kept: how the room's channel was left, and what somebody did to it
+    holds:{instance}    list of Hold: what a person said of the room, and until when
+    posted:{instance}   hash: key of a message at a phase -> Posted; gone 90 days after the last
+    sold:{room}         sorted set: user -> when they bought a ticket (ms), where seats are counted
     team                JSON list: user ids of the account's admins
     trail:{subject}     list of JSON: what was done and why, the newest last, the last 200
 
@@ -21,9 +25,17 @@ from redis.asyncio import Redis
 
 from worker.policy.access import Facts, Grant
 from worker.policy.news import Seen
+from worker.policy.occurrences import Occurrence
+from worker.policy.overrides import Edit, Hold
+from worker.policy.settings import Settings
 
 TRAIL_LENGTH: Final = 200
 TRAIL_LIFE: Final = timedelta(days=400)
+LONGEST_HOLD: Final = timedelta(days=90)
+HOLDS: Final = 50
+"""Holds that are kept of a room."""
+
+POSTED_LIFE: Final = timedelta(days=90)
 
 _SEAT: Final = """
 local cohort = redis.call('HGET', KEYS[1], ARGV[1])
@@ -75,8 +87,8 @@ class Member(msgspec.Struct):
 class Place(msgspec.Struct):
     """One room as it exists on Whop.
 
-    `attached` are the products that Usher attached it to, `words` the banned words that it set;
-    `making` says that it set out to make the chat.
+    `name` is what it is called there, `attached` are the products that Usher attached it to;
+    `making` says that it set out to make the chat. Of its channel's settings `Kept` tells.
     """
 
     name: str
@@ -88,8 +100,43 @@ class Place(msgspec.Struct):
     welcomed: bool = False
     making: bool = False
     ready: bool = False
-    words: list[str] | None = None
+    archived: bool = False
+    occurrence: Occurrence | None = None
+    stock: int | None = None
+    counted: bool = False
     salt: int = 0
+
+
+class Kept(msgspec.Struct):
+    """What Usher remembers of a channel's settings; `id` is the channel's.
+
+    `left` is how Usher left it, `aimed` what was wanted then and `planned` what of that was the
+    plan's; `own` are the seller's values of settings that only a hold touches. `look` is when it
+    is to be looked at again, `pinned` the message that Usher pinned; `hidden` says that the key may
+    not see its banned words.
+    """
+
+    id: str
+    left: Settings | None = None
+    aimed: Settings | None = None
+    planned: Settings | None = None
+    own: Settings = Settings()
+    edit: Edit | None = None
+    look: datetime | None = None
+    pinned: str | None = None
+    hidden: bool = False
+    armed: bool = False
+
+
+class Posted(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A message at a phase: when we set out to write it, and Whop's id once it stands there.
+
+    `done` says that there is nothing left to do: it stands, pinned if wanted, or was refused.
+    """
+
+    began: datetime
+    id: str | None = None
+    done: bool = False
 
 
 class Step(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -101,6 +148,9 @@ class Step(msgspec.Struct, frozen=True, omit_defaults=True):
     room: str | None = None
     id: str | None = None
     deliveries: tuple[str, ...] = ()
+
+
+_KEPT: Final = msgspec.json.Decoder(Kept)
 
 
 class Store:
@@ -153,6 +203,75 @@ class Store:
             pipe.set(f"{self._prefix}room:{instance}", msgspec.json.encode(place))
             pipe.sadd(f"{self._prefix}rooms", instance)
             await pipe.execute()
+
+    async def kept(self, instance: str) -> Kept | None:
+        """Return what is known of the settings of a room's channel."""
+        return await self._read(f"kept:{instance}", Kept)
+
+    async def save_kept(self, instance: str, kept: Kept) -> None:
+        """Remember the settings of a room's channel."""
+        await self._redis.set(f"{self._prefix}kept:{instance}", msgspec.json.encode(kept))
+
+    async def all_kept(self) -> dict[str, Kept]:
+        """Return what is known of all channels, by their rooms' keys."""
+        keys = await self.instances()
+        names = [f"{self._prefix}kept:{key}" for key in keys]
+        values = await self._redis.mget(names) if names else []
+        return {k: _KEPT.decode(v) for k, v in zip(keys, values, strict=True) if v is not None}
+
+    async def holds(self, instance: str) -> tuple[Hold, ...]:
+        """Return what people said of a room, what is over by now too."""
+        key = f"{self._prefix}holds:{instance}"
+        rows = await cast("Awaitable[list[bytes]]", self._redis.lrange(key, 0, -1))
+        return tuple(msgspec.json.decode(row, type=Hold) for row in rows)
+
+    async def hold(self, instance: str, hold: Hold) -> None:
+        """Remember what a person says of a room."""
+        key = f"{self._prefix}holds:{instance}"
+        async with self._redis.pipeline() as pipe:
+            pipe.rpush(key, msgspec.json.encode(hold))
+            pipe.ltrim(key, -HOLDS, -1)
+            pipe.expire(key, LONGEST_HOLD + timedelta(days=1))
+            await pipe.execute()
+
+    async def release(self, instance: str) -> None:
+        """Forget what people said of a room."""
+        await self._redis.delete(f"{self._prefix}holds:{instance}")
+
+    async def posted(self, instance: str, keys: Sequence[str]) -> dict[str, Posted]:
+        """Return what is known of a room's messages, by their keys."""
+        name = f"{self._prefix}posted:{instance}"
+        rows = await cast("Awaitable[list[bytes | None]]", self._redis.hmget(name, list(keys)))
+        known = zip(keys, rows, strict=True)
+        return {k: msgspec.json.decode(row, type=Posted) for k, row in known if row is not None}
+
+    async def save_posted(self, instance: str, key: str, posted: Posted) -> None:
+        """Remember how far a message of a room is."""
+        name = f"{self._prefix}posted:{instance}"
+        async with self._redis.pipeline() as pipe:
+            pipe.hset(name, key, msgspec.json.encode(posted).decode())
+            pipe.expire(name, POSTED_LIFE)
+            await pipe.execute()
+
+    async def sold(self, room: str, user: str, at: datetime | None) -> int:
+        """Remember when somebody bought a ticket for a room, or that they have none any more.
+
+        Returns how many have one, if this is a new one, or else 0.
+        """
+        name = f"{self._prefix}sold:{room}"
+        async with self._redis.pipeline() as pipe:
+            if at is None:
+                pipe.zrem(name, user)
+            else:
+                pipe.zadd(name, {user: at.timestamp() * 1000})
+            pipe.zcard(name)
+            changed, count = await pipe.execute()
+        return count if changed and at else 0
+
+    async def buyers(self, room: str) -> list[str]:
+        """Return who has a ticket for a room, in the order in which they bought."""
+        users: list[bytes] = await self._redis.zrange(f"{self._prefix}sold:{room}", 0, -1)
+        return [user.decode() for user in users]
 
     async def instances(self) -> list[str]:
         """Return the keys of all rooms that exist, in order."""

@@ -76,7 +76,7 @@ local mended = {{}}
 for _, subject in ipairs(late) do
   local job = redis.call('HGET', prefix .. 'job', subject)
   local waits = job and redis.call('EXISTS', 'arq:job:' .. job) == 1
-    and redis.call('ZSCORE', prefix .. 'queue', job)
+    and redis.call('ZSCORE', queue_of(subject), job)
   if not waits then
     redis.call('HDEL', prefix .. 'job', subject)
     wake(subject, now, (string.gsub(ARGV[3], 'SUBJECT', function() return subject end)))
@@ -164,13 +164,16 @@ class Subjects:
         """Put a claim off to an instant, with all that waited for it."""
         await self._settled(claim, "later", now, at)
 
-    async def dead(self, claim: Claim, now: datetime, reason: str) -> None:
+    async def dead(
+        self, claim: Claim, now: datetime, reason: str, look_again: datetime | None = None
+    ) -> None:
         """Give a claim up, and keep it with its reason until it succeeds or a person acts.
 
-        What waited for it goes on waiting, and is there when it is tried again.
+        What waited for it goes on waiting, and is there when it is tried again: by a person, or
+        when it would have been looked at anyway.
         """
         death = Death(reason, claim.tries, claim.first_try, now, claim.taken)
-        await self._settled(claim, "dead", now, None, msgspec.json.encode(death))
+        await self._settled(claim, "dead", now, look_again, msgspec.json.encode(death))
 
     async def _settled(
         self, claim: Claim, outcome: str, now: datetime, at: datetime | None, record: bytes = b""
@@ -193,6 +196,13 @@ class Subjects:
         at = milliseconds(now)
         mended = await self._sweep(args=[self._prefix, at, job("SUBJECT", at)])
         return [subject.decode() for subject in mended]
+
+    async def due(self, subjects: Sequence[str]) -> dict[str, float]:
+        """Return when some subjects are due (ms); those that never are, are left out."""
+        if not subjects:
+            return {}
+        scores = await self._redis.zmscore(f"{self._prefix}due", list(subjects))
+        return {s: at for s, at in zip(subjects, scores, strict=True) if at is not None}
 
     async def deaths(self) -> dict[str, Death]:
         """Return what was given up, by subject."""

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from webhooks.inbox import Inbox
+from worker.calendars.refresh import Calendars
+from worker.chatter import Chatter
 from worker.leases import Leases
 from worker.rules import Rules
 from worker.store import Place, Store
@@ -23,6 +25,8 @@ class Tools:
     subjects: Subjects
     inbox: Inbox
     leases: Leases
+    calendars: Calendars
+    chatter: Chatter
     clock: Callable[[], datetime]
     rng: random.Random
     places: dict[str, Place] = field(default_factory=dict)

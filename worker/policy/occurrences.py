@@ -10,13 +10,17 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Final, Protocol
 from zoneinfo import ZoneInfo
 
-from dateutil.rrule import rruleset, rrulestr
+from dateutil.rrule import rrule, rruleset, rrulestr
 
 SLACK: Final = timedelta(days=3)
 """More than any clock change moves a local time (Samoa left out a whole day in 2011)."""
+
+STEP: Final = 16
+"""How many periods of an endless recurrence lie between the dates from which it is begun anew."""
 
 ID: Final = "%Y-%m-%dT%H%M%S"
 LONG: Final = len("2026-12-03T180000")
@@ -52,6 +56,20 @@ class Occurrences:
         rule = self.repeats
         return rule is not None and not re.search("COUNT=|UNTIL=", rule, re.IGNORECASE)
 
+    @property
+    def period(self) -> timedelta | None:
+        """By how much a daily or weekly recurrence without an end may be moved; None for others.
+
+        BYSETPOS counts within a week, of which the first is not a whole one.
+        """
+        rule = (self.repeats or "").upper()
+        found = re.search("FREQ=(DAILY|WEEKLY)", rule)
+        if not (found and self.endless) or "BYSETPOS" in rule:
+            return None
+        interval = re.search(r"INTERVAL=(\d{1,4})(?!\d)", rule)
+        days = (7 if found[1] == "WEEKLY" else 1) * (int(interval[1]) if interval else 1)
+        return timedelta(days=days) or None
+
     def at(self, local: datetime, zone: ZoneInfo) -> Occurrence:
         """Return the occurrence that starts at a local time."""
         begins = instant(local, zone)
@@ -81,20 +99,25 @@ def instant(local: datetime, zone: ZoneInfo) -> datetime:
     return local.replace(tzinfo=zone, fold=0).astimezone(UTC)
 
 
+@lru_cache(maxsize=8192)
 def dates(line: Occurrences, zone: ZoneInfo) -> Dates:
-    """Return the local starts of a line of occurrences.
+    """Return the local starts of a line of occurrences; each that was worked out is remembered.
 
     Raises:
         ValueError: the recurrence is not an RRULE.
     """
+    alone = not (line.exdate or line.rdate)
+    period = line.period if alone else None
     rule = rrulestr(
         _local_until(line.repeats, zone) if line.repeats else "FREQ=DAILY;COUNT=1",
         dtstart=line.starts,
-        cache=True,
+        cache=period is None,
     )
     if isinstance(rule, rruleset):
         raise ValueError("one rule a line; exdate and rdate are keys of their own")  # noqa: TRY004 - the text is wrong, not its type
-    if not (line.exdate or line.rdate):
+    if period:
+        return _Endless(rule, line.starts, period)
+    if alone:
         return rule
     starts = rruleset(cache=True)
     starts.rrule(rule)
@@ -103,6 +126,30 @@ def dates(line: Occurrences, zone: ZoneInfo) -> Dates:
     for left_out in line.exdate:
         starts.exdate(left_out)
     return starts
+
+
+class _Endless:
+    """A rule that goes on for ever, begun anew a little before the time that is asked for.
+
+    A series of years would otherwise be gone through from its first date each time anew.
+    """
+
+    def __init__(self, rule: rrule, starts: datetime, period: timedelta) -> None:
+        self._rule = rule
+        self._starts = starts
+        self._step = STEP * period
+        self._near: tuple[int, rrule] = (0, rule.replace(cache=True))
+
+    def __iter__(self) -> Iterator[datetime]:
+        return iter(self._rule)
+
+    def between(self, after: datetime, before: datetime, inc: bool) -> list[datetime]:  # noqa: FBT001 - dateutil has it so
+        steps = max(0, (after - self._starts) // self._step)
+        near = self._near
+        if near[0] != steps:
+            starts = self._starts + steps * self._step
+            near = self._near = (steps, self._rule.replace(dtstart=starts, cache=True))
+        return near[1].between(after, before, inc)
 
 
 def _local_until(rule: str, zone: ZoneInfo) -> str:

@@ -5,8 +5,10 @@ from datetime import datetime, timedelta
 from typing import Final, Literal
 from zoneinfo import ZoneInfo
 
+from worker.policy.calendars import Source
 from worker.policy.messages import Message
 from worker.policy.occurrences import Occurrence
+from worker.policy.pace import Pace
 from worker.policy.schedule import Schedule
 
 OnMoneyBack = Literal["revoke", "keep"] | None
@@ -56,6 +58,8 @@ class Room:
     seats: int | None = None
     plan: str | None = None
     manual_edits: Literal["respect", "revert"] = "respect"
+    calendar: Source | None = None
+    pace: Pace | None = None
 
     @property
     def divided(self) -> bool:
@@ -72,6 +76,43 @@ class Room:
         planned = self.schedule.find(part)
         one = planned or last
         return self.schedule.only(one, cancelled=planned is None) if one else self.schedule
+
+    @property
+    def waits(self) -> bool:
+        """Say whether a first buyer brings a room into being that is not there yet."""
+        if self.cohort:
+            return False
+        ahead = self.lead is not None or self.one_room_per == "occurrence"
+        return ahead or self.provision == "on_purchase"
+
+    def due_from(self, part: str | None, now: datetime) -> datetime | None:
+        """Return from when on a room should exist that nobody has bought yet; None for never."""
+        if self.provision == "on_purchase":
+            return None
+        if self.lead is None or part is not None:
+            return now
+        if self.schedule.between(now, now):
+            return now
+        opening = self.schedule.next_opening(now)
+        return opening - self.lead if opening else None
+
+    def bought_key(self, bought: datetime, now: datetime) -> str | None:
+        """Return the key of the room that a ticket bought then calls for, if it is not over.
+
+        With a room for each occurrence that is the first one that was not over when it was bought;
+        those after it are made in their own time.
+        """
+        if self.one_room_per == "series":
+            return self.key
+        at = next(
+            (one for one in self._coming(bought) if self.schedule.span(one)[1] > bought), None
+        )
+        return f"{self.key}/{at.id}" if at and self.schedule.span(at)[1] > now else None
+
+    def _coming(self, t: datetime) -> list[Occurrence]:
+        """Return the occurrences that are open at an instant, and the next one after it."""
+        opening = self.schedule.next_opening(t)
+        return self.schedule.between(t, opening or t)
 
     def to_make(self, now: datetime) -> tuple[list[Occurrence], datetime | None]:
         """Return the occurrences whose own rooms should exist now, and when the next one should."""

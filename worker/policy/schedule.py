@@ -18,6 +18,10 @@ from worker.policy.settings import Settings, WhoCanPost, managed, over, tighten
 
 DAY = timedelta(days=1)
 
+_over = lru_cache(maxsize=4096)(over)
+_tighten = lru_cache(maxsize=4096)(tighten)
+"""Rooms are alike: with thousands of them the same few layers are laid on one another."""
+
 LOOKAHEAD = (8 * DAY, 60 * DAY, 400 * DAY, 1600 * DAY)
 """How far a next change is sought, in growing steps: a leap day's yearly event is still found."""
 
@@ -83,12 +87,12 @@ class Schedule:
         """The base over Whop's defaults, for every field that some layer of the room mentions."""
         phases = [self.phase_settings(phase) for phase in Phase] if self.eventful else []
         pace = Settings(user_posts_cooldown_seconds=0) if self.paced else Settings()
-        layers = [self.base, *(window.settings for window in self.windows), *phases, pace]
-        return over(managed(layers), self.base)
+        return _ground(self.base, *(window.settings for window in self.windows), *phases, pace)
 
     def phase_settings(self, phase: Phase) -> Settings:
         """What a phase sets: the seller's word over what Usher does by itself."""
-        return over(PHASES[phase], self.phases.get(phase, Settings()))
+        said = self.phases.get(phase)
+        return _over(PHASES[phase], said) if said else PHASES[phase]
 
     @cached_property
     def dates(self) -> tuple[tuple[Occurrences, Dates], ...]:
@@ -190,12 +194,13 @@ class Timeline:
     ) -> None:
         self._schedule = schedule
         self._overrides = overrides
+        self.archived_from = schedule.archived_from
         self.since = since
         self.until = until
-        around = schedule.between(since, until) if not schedule.cancelled else []
-        self.openings = [schedule.span(one) for one in around]
+        self.occurrences = schedule.between(since, until) if not schedule.cancelled else []
+        self.openings = [schedule.span(one) for one in self.occurrences]
         self.hours = [
-            (begin, end, window.settings)
+            (begin, end, window)
             for window in schedule.windows
             for begin, end in _hours(window, schedule.zone, since, until)
         ]
@@ -206,14 +211,15 @@ class Timeline:
         Between two occurrences of one room the phase is `locked`; `before` is only ahead of the
         first.
         """
-        said = [hold.phase for hold in self._overrides.holds_at(t) if hold.phase]
+        holds = self._overrides.holds_at(t) if self._overrides.holds else []
+        said = [hold.phase for hold in holds if hold.phase]
         if said:
             return said[-1]
         if not self._schedule.eventful:
             return Phase.OPEN
         if any(opens <= t < locks for opens, locks in self.openings):
             return Phase.OPEN
-        archived, first = self._schedule.archived_from, self._schedule.first_opening
+        archived, first = self.archived_from, self._schedule.first_opening
         if archived is not None and t >= archived:
             return Phase.ARCHIVED
         ahead = first is None or t < first
@@ -223,10 +229,12 @@ class Timeline:
         """Return what the channel should be: the plan, what tightens it, what beats it."""
         settings, phase = self._schedule.ground, self.phase(t)
         if self._schedule.eventful:
-            settings = over(settings, self._schedule.phase_settings(phase))
-        for begin, end, tighter in self.hours:
+            settings = _over(settings, self._schedule.phase_settings(phase))
+        for begin, end, window in self.hours:
             if begin <= t < end:
-                settings = tighten(settings, tighter)
+                settings = _tighten(settings, window.settings)
+        if self._overrides is NOTHING:
+            return settings
         settings = tighten(settings, self._overrides.pace)
         edit = self._overrides.edit
         if edit and edit.holds_at(t):
@@ -251,8 +259,8 @@ class Timeline:
         found = {t for span in self.openings for t in span}
         found.update(t for begin, end, _ in self.hours for t in (begin, end))
         found.update(self._overrides.edges())
-        if self._schedule.archived_from is not None:
-            found.add(self._schedule.archived_from)
+        if self.archived_from is not None:
+            found.add(self.archived_from)
         return sorted(t for t in found if self.since < t <= self.until)
 
     def changes(self) -> Iterator[Change]:
@@ -312,16 +320,25 @@ def _hours(
     """Yield the intervals of a window that may touch [since, until]."""
     first = since.astimezone(zone).date() - SLACK
     last = until.astimezone(zone).date() + DAY
-    for n in range((last - first).days + 1):
-        day = first + n * DAY
-        if WEEK[day.weekday()] in window.days:
-            begin, end = _hours_of(day, window.start, window.until, zone)
-            if begin < end and begin <= until and end > since:
-                yield begin, end
+    for day in _days(window.days, first, last):
+        begin, end = hours_of(day, window.start, window.until, zone)
+        if begin < end and begin <= until and end > since:
+            yield begin, end
+
+
+@lru_cache(maxsize=1024)
+def _days(weekdays: frozenset[Weekday], first: date, last: date) -> tuple[date, ...]:
+    every = (first + n * DAY for n in range((last - first).days + 1))
+    return tuple(day for day in every if WEEK[day.weekday()] in weekdays)
+
+
+@lru_cache(maxsize=4096)
+def _ground(base: Settings, *layers: Settings) -> Settings:
+    return over(managed((base, *layers)), base)
 
 
 @lru_cache(maxsize=65_536)
-def _hours_of(day: date, start: time, until: time, zone: ZoneInfo) -> tuple[datetime, datetime]:
+def hours_of(day: date, start: time, until: time, zone: ZoneInfo) -> tuple[datetime, datetime]:
     """Return the interval of a window on a day; rooms share their hours, and so the answer."""
     later = DAY if until <= start else timedelta(0)
     return (

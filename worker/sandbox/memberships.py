@@ -38,8 +38,7 @@ class Memberships:
     def buy(self, product_id: str, user: str, *, plan_id: str | None = None) -> Membership:
         """Check out: a payment unless the first charge is nothing, and a membership."""
         plan = self._plan_for_sale(product_id, plan_id)
-        if plan.stock is not None and len(self._core.index.by_plan[plan.id]) >= plan.stock:
-            raise Unprocessable("This plan is out of stock")
+        self._take(plan)
         held = self._open(plan, self._people.meet(user).id)
         if first_charge(plan):
             recurring = plan.plan_type == "renewal"
@@ -200,12 +199,23 @@ class Memberships:
         if status == "canceling":
             held.billing = "active" if held.billing == "completed" or held.ended else held.billing
             held.period_end = held.period_end or self._core.now() + timedelta(days=30)
+            self._core.index.will_end(held)
             return self._set_cancel_at_period_end(held, wanted=True)
         return self._move(held, status)
+
+    def _take(self, plan: Plan) -> None:
+        """Take one from the stock, which each purchase lessens (Whop: The plan object)."""
+        if plan.unlimited_stock or plan.stock is None:
+            return
+        if plan.stock < 1:
+            raise Unprocessable("This plan is out of stock")
+        plan.stock -= 1
+        self._core.touch(plan)
 
     def _move(self, held: Membership, status: str) -> Membership:
         previous, entitled = {"status": held.status}, held.entitled
         held.billing, held.cancel_at_period_end = status, False
+        self._core.index.will_end(held)
         if status == "canceled":
             held.canceled_at = self._core.now()
         if status == "past_due":
@@ -246,15 +256,14 @@ class Memberships:
 
     def next_period_end(self) -> datetime | None:
         """Return when `pass_time` next has something to do."""
-        running = (one for one in self._core.tables.memberships.values() if not one.ended)
-        return min((one.period_end for one in running if one.period_end), default=None)
+        coming = self._core.index.next_end()
+        return coming.period_end if coming else None
 
     def pass_time(self) -> None:
         """Do what is due by now: renew, or end what was canceled or has expired."""
         now = self._core.now()
-        for held in self._core.tables.memberships.values():
-            while not held.ended and held.period_end is not None and held.period_end <= now:
-                self._turn_period(held, held.period_end)
+        while (held := self._core.index.next_end()) and held.period_end and held.period_end <= now:
+            self._turn_period(held, held.period_end)
 
     def _turn_period(self, held: Membership, end: datetime) -> None:
         if held.cancel_at_period_end:
@@ -271,6 +280,7 @@ class Memberships:
         held.period_start, held.period_end = end, end + timedelta(days=plan.billing_period or 30)
         if held.expires_at is not None:
             held.period_end = min(held.period_end, held.expires_at)
+        self._core.index.will_end(held)
         held.billing = "active" if held.billing == "trialing" else held.billing
         if plan.renewal_price and not held.paused and held.billing == "active":
             self._till.charge(held, plan.renewal_price, plan.currency, "subscription_cycle")

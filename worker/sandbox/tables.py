@@ -1,5 +1,6 @@
 """The account's objects by id, and the indexes that keep lists from scanning them."""
 
+import heapq
 from collections import defaultdict
 from collections.abc import Mapping
 from datetime import datetime
@@ -69,6 +70,7 @@ class Index:
         self.by_product: defaultdict[str, list[Membership]] = defaultdict(list)
         self.by_plan: defaultdict[str, list[Membership]] = defaultdict(list)
         self.payments_by_membership: defaultdict[str, list[Payment]] = defaultdict(list)
+        self._ends: list[tuple[datetime, int, Membership]] = []
         for table in (tables.users, tables.members, tables.channels):
             self._add_all(table)
         self._add_all(tables.messages)
@@ -101,6 +103,21 @@ class Index:
         self.by_plan[membership.plan_id].append(membership)
         if membership.user_id is not None:
             self.by_user[membership.user_id].append(membership)
+        self.will_end(membership)
+
+    def will_end(self, membership: Membership) -> None:
+        """Note the end of a membership's period, if it has one and goes on until then."""
+        if membership.period_end is not None and not membership.ended:
+            heapq.heappush(self._ends, (membership.period_end, membership.seq, membership))
+
+    def next_end(self) -> Membership | None:
+        """Return the membership whose period ends first of all; None where none will."""
+        while self._ends:
+            at, _, membership = self._ends[0]
+            if membership.period_end == at and not membership.ended:
+                return membership
+            heapq.heappop(self._ends)  # it has ended, or has another period by now
+        return None
 
 
 def find(table: Mapping[str, R], record_id: str, noun: str) -> R:

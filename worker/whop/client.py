@@ -182,7 +182,7 @@ class Whop:
         return Plan.read(await self._post("variants", body, key=key))
 
     async def set_stock(self, plan: str, stock: int) -> Plan:
-        """Have Whop sell no more of a plan than so many."""
+        """Have Whop sell so many more of a plan: its stock lessens with each purchase."""
         body = {"stock": stock, "unlimited_stock": False}
         return Plan.read(await self._call("PATCH", "variants/{}", plan, body=body))
 

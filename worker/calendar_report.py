@@ -1,0 +1,99 @@
+"""`usher calendar`: how rooms stand with their calendars, and the yes to an empty one."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import datetime
+
+import msgspec
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from webhooks.inbox import Inbox, connect
+from worker.calendars.refresh import Calendars
+from worker.holds import HoldError
+from worker.policy.rooms import split
+from worker.rules import Rules
+from worker.store import Store
+from worker.subjects import milliseconds
+from worker.words import local
+
+
+async def show(rules: Rules, redis_url: str, now: datetime, *, as_json: bool) -> None:
+    """Print how each room stands with its calendar.
+
+    Raises:
+        RedisError, OSError: Redis does not answer.
+    """
+    redis = connect(redis_url)
+    try:
+        prefix = Inbox(redis, rules.account).prefix
+        states = await Calendars(redis, prefix, clock=lambda: now).states(rules.calendars)
+    finally:
+        await redis.aclose()
+    if as_json:
+        rows = [asdict(state) for state in states]
+        sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(rows)) + b"\n")
+        return
+    console = Console(highlight=False, soft_wrap=True)
+    if not states:
+        console.print(
+            'No room has a calendar. One has with: calendar = { url = "...", word = "..." }'
+        )
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("room", "calendar", "word", "read", "dates ahead", "next", "state"):
+        table.add_column(name)
+    for one in states:
+        zone = rules.calendars[one.room][1]
+        state = "in order" if one.good_at else "not read yet; is `usher work` running?"
+        if one.failing_since:
+            state = f"fails since {local(one.failing_since, zone)}: {one.error}; the plan is kept"
+        if one.held is not None:
+            state = f"suddenly has {one.held} dates ahead; the plan is kept until you say "
+            state += f"`usher calendar accept {one.room}`"
+        table.add_row(
+            one.room,
+            escape(one.source),
+            escape(one.word),
+            local(one.good_at, zone) if one.good_at else "never",
+            str(one.upcoming),
+            local(one.next.starts, zone) if one.next else "none",
+            escape(state),
+        )
+    console.print(table)
+
+
+async def accept(
+    rules: Rules,
+    redis_url: str,
+    room: str | None,
+    *,
+    now: datetime,
+    echo: Callable[[str], None],
+) -> None:
+    """Take for good what waits for the seller, and have the rooms planned anew.
+
+    Raises:
+        HoldError: the room has no calendar.
+        RedisError, OSError: Redis does not answer.
+    """
+    asked = {key: of for key, of in rules.calendars.items() if room in (None, key)}
+    if not asked:
+        known = ", ".join(rules.calendars) or "none of them"
+        raise HoldError(f"room {room!r} has no calendar; these have: {known}")
+    redis = connect(redis_url)
+    try:
+        inbox = Inbox(redis, rules.account)
+        changed = await Calendars(redis, inbox.prefix, clock=lambda: now).accept(asked)
+        for key in await Store(redis, inbox.prefix).instances():
+            if split(key)[0] in changed:
+                await inbox.mark(f"channel:{key}", "calendar", milliseconds(now))
+        for key in sorted(changed):
+            await inbox.mark(f"room:{key}", "calendar", milliseconds(now))
+            echo(f"{key}: its calendar is taken at its word.")
+    finally:
+        await redis.aclose()
+    if not changed:
+        echo("Nothing waits to be accepted.")

@@ -1,0 +1,56 @@
+"""The command line's edge: the environment, the clock, and how a command that fails says so."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import click
+
+ENVIRON: Final = os.environ  # noqa: TID251 - the process's edge: read here and handed on
+
+
+def now() -> datetime:
+    """Return the time."""
+    return datetime.now(UTC)  # noqa: TID251 - the process's edge
+
+
+def rules_path() -> Path:
+    """Return where the rules file is."""
+    return Path(ENVIRON.get("USHER_RULES") or "rooms.toml")
+
+
+def redis_url() -> str:
+    """Return REDIS_URL, for commands that are of no use without it."""
+    if not ENVIRON.get("REDIS_URL"):
+        raise click.ClickException(
+            "REDIS_URL is missing or empty; `usher up` prints the one that it uses"
+        )
+    return ENVIRON["REDIS_URL"]
+
+
+@contextlib.contextmanager
+def told() -> Iterator[None]:
+    """End a command that cannot do what it should with one line that says why."""
+    from redis.exceptions import RedisError
+
+    from worker import calendars, embedded, holds, plan, report, rules
+
+    people = (
+        rules.RulesError,
+        report.Unreachable,
+        holds.HoldError,
+        calendars.Broken,
+        plan.UnknownRoom,
+        plan.Unwritable,
+        embedded.EmbeddedError,
+        ValueError,
+    )
+    try:
+        yield
+    except people as error:
+        raise click.ClickException(str(error)) from error
+    except (RedisError, OSError) as error:
+        raise click.ClickException(f"Redis does not answer at REDIS_URL: {error}") from error

@@ -1,0 +1,63 @@
+"""What commands show besides the rules: the dates that calendars say, and what lies on the plan."""
+
+from dataclasses import replace
+from datetime import datetime
+
+from redis.asyncio import Redis
+
+from webhooks.inbox import Inbox, connect
+from worker.calendars.reading import read
+from worker.calendars.refresh import Calendars
+from worker.policy.overrides import Overrides
+from worker.policy.rooms import Room
+from worker.rules import Rules
+from worker.store import Store
+
+
+async def outlook(
+    rules: Rules, redis_url: str | None, now: datetime
+) -> tuple[Rules, dict[str, Overrides]]:
+    """Return the rules with their calendars' dates, and what lies on the plan of each room.
+
+    With Redis it is what the workers know; without, calendars are read on the spot.
+
+    Raises:
+        RedisError, OSError: Redis does not answer.
+        Broken: a calendar cannot be read, and there is no Redis with what was known of it.
+    """
+    if redis_url is None:
+        rooms = [await _read_now(room, now) for room in rules.rooms]
+        return replace(rules, rooms=tuple(rooms)), {}
+    redis = connect(redis_url)
+    try:
+        prefix = Inbox(redis, rules.account).prefix
+        return await dated(rules, redis, prefix, now), await _overrides(Store(redis, prefix))
+    finally:
+        await redis.aclose()
+
+
+async def dated(rules: Rules, redis: Redis, prefix: str, now: datetime) -> Rules:
+    """Return the rules with the dates that the workers know of their calendars."""
+    calendars = Calendars(redis, prefix, clock=lambda: now)
+    known = await calendars.known(rules.calendars)
+    rooms = (
+        replace(room, schedule=replace(room.schedule, dated=known[room.key]))
+        if room.key in known
+        else room
+        for room in rules.rooms
+    )
+    return replace(rules, rooms=tuple(rooms))
+
+
+async def _read_now(room: Room, now: datetime) -> Room:
+    if room.calendar is None:
+        return room
+    dates = await read(room.calendar, room.schedule.zone, now)
+    return replace(room, schedule=replace(room.schedule, dated=dates))
+
+
+async def _overrides(store: Store) -> dict[str, Overrides]:
+    kept = await store.all_kept()
+    return {
+        key: Overrides(edit=one.edit, holds=await store.holds(key)) for key, one in kept.items()
+    }

@@ -1,0 +1,1 @@
+"""A year before it happens: Usher itself, in virtual time, against a local Whop."""
