@@ -1,5 +1,6 @@
 """What the tests share: a real Redis-compatible server on a free port, emptied for each test."""
 
+import zoneinfo
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,6 +8,8 @@ import pytest
 from hypothesis import settings
 
 from worker import embedded
+
+zoneinfo.reset_tzpath(())  # as the command line does
 
 # The same examples each time, however busy the machine: a test that fails has a reason in the code.
 settings.register_profile("steady", deadline=None, derandomize=True)

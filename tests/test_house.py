@@ -12,6 +12,10 @@ SHARED = {"webhooks.events", "webhooks.inbox", "webhooks.log", "webhooks.durabil
 """What the worker may use of the receiver's package: the inbox, and two of a process's edges."""
 
 
+RECEIVER = {"webhooks.app", "webhooks.signature", "webhooks.settings"}
+"""What a simulation runs besides."""
+
+
 def module(path: Path) -> str:
     name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
     return name.removesuffix(".__init__")
@@ -47,11 +51,9 @@ def allowed(importer: str, imported: str) -> bool:
             or top not in {"webhooks", "worker"}
             or (imported.startswith("worker.whop"))
         )
-    if importer.startswith("worker.simulate"):
-        return imported != "webhooks.main"
-    if importer == "worker.cli":
-        return top != "webhooks" or imported in {*SHARED, "webhooks.main"}
-    return top != "webhooks" or imported in SHARED
+    whole = {"worker.cli": {"webhooks.main"}, "worker.simulate": RECEIVER}
+    more = next((also for name, also in whole.items() if importer.startswith(name)), set())
+    return top != "webhooks" or imported in SHARED | more
 
 
 @pytest.mark.parametrize("path", FILES, ids=module)

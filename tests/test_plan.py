@@ -298,7 +298,7 @@ def test_the_changes_of_a_plan_are_those_by_which_the_worker_goes(one, since):
     rule=st.sampled_from(
         ["FREQ=WEEKLY", "freq=daily", "FREQ=DAILY;BYDAY=MO,FR", "FREQ=WEEKLY;BYMONTH=3,7"]
     ),
-    interval=st.sampled_from(["", ";INTERVAL=2", ";INTERVAL=3"]),
+    interval=st.sampled_from(["", ";INTERVAL=2", ";INTERVAL=3", ";INTERVAL=2000"]),
     more=st.sampled_from(
         ["", ";WKST=SU", ";BYDAY=MO,SU;WKST=SU", ";BYHOUR=9,17", ";BYDAY=TU,TH;BYSETPOS=1"]
     ),

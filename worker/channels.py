@@ -73,7 +73,8 @@ async def set_channel(
     kept = await tools.store.kept(key)
     if kept is None or kept.id != place.channel:
         kept = Kept(place.channel or "")
-    state, slower, pace_look = await _pace(tools, room, kept, now)
+    archived = phase_at(schedule, now) is Phase.ARCHIVED
+    state, slower, pace_look = await _pace(tools, room, kept, now, archived=archived)
     respected = kept.edit and kept.edit.holds_at(now) and _same_plan(kept, schedule, now)
     if kept.edit and (released or not respected):
         log.info("edit.ended", room=key, **said(kept.edit.settings))
@@ -88,7 +89,6 @@ async def set_channel(
     looks = [pace_look, text, _instant(coming, view.want) if coming else None]
     kept.look = min((at for at in looks if at), default=None)
     await tools.store.save_kept(key, kept)
-    archived = phase_at(schedule, now) is Phase.ARCHIVED
     if place.ready and archived != place.archived:
         await tools.inbox.mark(f"room:{key}", "archives", milliseconds(now))
     return kept.look
@@ -195,10 +195,10 @@ def _instant(change: Change, now: Settings) -> datetime:
 
 
 async def _pace(
-    tools: Tools, room: Room, kept: Kept, now: datetime
+    tools: Tools, room: Room, kept: Kept, now: datetime, *, archived: bool
 ) -> tuple[State | None, Settings, datetime | None]:
     """Ask the law what a busy chat's pace should be now, and when to ask it again."""
-    if room.pace is None:
+    if room.pace is None or archived:
         if kept.armed:
             await tools.chatter.disarm(kept.id)
             kept.armed = False

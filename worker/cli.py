@@ -4,6 +4,7 @@ Each command imports what it needs when it runs, so that `--help` answers at onc
 """
 
 import sys
+import zoneinfo
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -39,6 +40,7 @@ def main() -> None:
       USHER_LOG            json or console                [json; console on a terminal]
       WHOP_API_URL         Whop's API, with /api/v1       [https://api.whop.com/api/v1]
     """
+    zoneinfo.reset_tzpath(())  # the pinned package's zones; a system's may be years old
 
 
 @main.command()

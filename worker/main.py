@@ -13,6 +13,7 @@ import random
 import secrets
 import signal
 import socket
+import zoneinfo
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -354,6 +355,7 @@ def __getattr__(name: str) -> Any:
     """Build `WorkerSettings` for arq's own command when it is asked for, and not at import."""
     if name != "WorkerSettings":
         raise AttributeError(name)
+    zoneinfo.reset_tzpath(())  # as the command line does
     settings = Settings.from_env(os.environ)  # noqa: TID251 - the process's edge
     logs.configure(settings.log)
     return type("WorkerSettings", (), options(settings))

@@ -19,6 +19,9 @@ from dateutil.rrule import rrule, rruleset, rrulestr
 SLACK: Final = timedelta(days=3)
 """More than any clock change moves a local time (Samoa left out a whole day in 2011)."""
 
+MOST: Final = 1000
+"""The longest interval of a recurrence that is begun anew; longer ones have few dates anyway."""
+
 STEP: Final = 16
 """How many periods of an endless recurrence lie between the dates from which it is begun anew."""
 
@@ -64,11 +67,12 @@ class Occurrences:
         """
         rule = (self.repeats or "").upper()
         found = re.search("FREQ=(DAILY|WEEKLY)", rule)
-        if not (found and self.endless) or "BYSETPOS" in rule:
+        if not (found and self.endless) or re.search("BYSETPOS|DTSTART", rule):
             return None
-        interval = re.search(r"INTERVAL=(\d{1,4})(?!\d)", rule)
-        days = (7 if found[1] == "WEEKLY" else 1) * (int(interval[1]) if interval else 1)
-        return timedelta(days=days) or None
+        interval = re.search(r"INTERVAL=(\d+)", rule)
+        times = int(interval[1]) if interval else 1
+        days = 7 if found[1] == "WEEKLY" else 1
+        return timedelta(days=times * days) if 0 < times <= MOST else None
 
     def at(self, local: datetime, zone: ZoneInfo) -> Occurrence:
         """Return the occurrence that starts at a local time."""
