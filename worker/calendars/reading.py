@@ -3,7 +3,8 @@
 import asyncio
 import os
 import sys
-from collections.abc import Mapping
+import zoneinfo
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -73,13 +74,13 @@ async def expand(
 
 
 async def _read_apart(question: bytes) -> bytes:
-    """Ask a process that has our modules and none of our environment, and is gone afterwards."""
+    """Ask a process that has our modules and zones, nothing else of our environment, and ends."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-P", "-m", "worker.calendars.program"),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
-        env={"PYTHONPATH": _path()},
+        env={"PYTHONPATH": _joined(sys.path), "PYTHONTZPATH": _joined(zoneinfo.TZPATH)},
     )
     try:
         answer, _ = await process.communicate(question)
@@ -92,8 +93,8 @@ async def _read_apart(question: bytes) -> bytes:
     return answer
 
 
-def _path() -> str:
-    return os.pathsep.join(str(Path(entry).absolute()) for entry in sys.path)
+def _joined(folders: Iterable[str]) -> str:
+    return os.pathsep.join(str(Path(folder).absolute()) for folder in folders)
 
 
 async def read(
