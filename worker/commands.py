@@ -127,13 +127,20 @@ def plan(days: int, from_: str | None, room: str | None, as_json: bool, svg: Pat
     In each room's zone and in UTC, with what changes, what clashes, and the calls to Whop that it
     takes. With REDIS_URL set it knows what the workers know: calendars, holds, edits by hand.
     """
+    import gc
+
+    gc.disable()  # it ends before there is anything worth collecting
     from worker import plan as plans
     from worker import rules as rules_file
-    from worker.outlook import outlook
 
     with told():
         url = ENVIRON.get("REDIS_URL") or None
-        rules, overrides = asyncio.run(outlook(rules_file.load(rules_path()), url, now()))
+        rules = rules_file.load(rules_path())
+        overrides: dict[str, Any] = {}
+        if url or rules.calendars:
+            from worker.outlook import outlook
+
+            rules, overrides = asyncio.run(outlook(rules, url, now()))
         plans.show(
             rules,
             since=_instant(from_, rules.zone) if from_ else now(),

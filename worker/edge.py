@@ -34,6 +34,20 @@ def redis_url() -> str:
 @contextlib.contextmanager
 def told() -> Iterator[None]:
     """End a command that cannot do what it should with one line that says why."""
+    try:
+        yield
+    except Exception as error:
+        known = _for_people(error)
+        if known is None:
+            raise
+        raise known from error
+
+
+def _for_people(error: Exception) -> click.ClickException | None:
+    """Return a command's failure in one line; None for what nobody foresaw.
+
+    Only a command that fails pays for the modules that name the errors.
+    """
     from redis.exceptions import RedisError
 
     from worker import calendars, embedded, holds, plan, report, rules
@@ -48,9 +62,8 @@ def told() -> Iterator[None]:
         embedded.EmbeddedError,
         ValueError,
     )
-    try:
-        yield
-    except people as error:
-        raise click.ClickException(str(error)) from error
-    except (RedisError, OSError) as error:
-        raise click.ClickException(f"Redis does not answer at REDIS_URL: {error}") from error
+    if isinstance(error, people):
+        return click.ClickException(str(error))
+    if isinstance(error, RedisError | OSError):
+        return click.ClickException(f"Redis does not answer at REDIS_URL: {error}")
+    return None
