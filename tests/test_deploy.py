@@ -5,19 +5,27 @@ import re
 import tomllib
 from collections.abc import Iterator
 from dataclasses import fields
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import click
 import pytest
 
 from webhooks import main as receiver
 from webhooks.app import CODES
-from webhooks.events import INTERESTING
+from webhooks.events import COUNTED, INTERESTING
 from webhooks.meters import Meters
 from worker import cli, rules
 from worker import main as worker
-from worker.policy.rooms import Cohorts
+from worker.combinations import GRANTS_ONLY
+from worker.plan import lines
+from worker.policy.calendars import Source
+from worker.policy.messages import Message
 from worker.policy.occurrences import Occurrences
+from worker.policy.pace import Pace
 from worker.policy.phases import PHASES, Phase
+from worker.policy.plan import plan
+from worker.policy.rooms import Cohorts
 from worker.policy.settings import NAMES
 from worker.whop.client import NEEDS
 
@@ -63,7 +71,11 @@ def named(kind: type) -> list[str]:
     return [f.name.rstrip("_") for f in fields(kind)]
 
 
-TOP, ROOM, SETTINGS, WINDOW, COHORT, OCCURRENCE = tables(section("All keys"))
+TOP, ROOM, SETTINGS, WINDOW, COHORT, OCCURRENCE, CALENDAR, MESSAGE, SLOW = tables(
+    section("All keys")
+)
+LISTS = ["windows", "occurrences", "messages", "calendar", "slow"]
+"""The keys of a room that are read apart from the others."""
 
 
 # --- the README's tour of rooms.toml
@@ -73,13 +85,19 @@ TOP, ROOM, SETTINGS, WINDOW, COHORT, OCCURRENCE = tables(section("All keys"))
     ("table", "known"),
     [
         (TOP, named(rules._FileTable)),
-        (ROOM, [*named(rules._RoomTable), "windows", "occurrences", *Phase]),
+        (ROOM, [*named(rules._RoomTable), *LISTS, *Phase]),
         (SETTINGS, list(NAMES)),
         (WINDOW, named(rules._WindowTable)),
         (COHORT, named(Cohorts)),
         (OCCURRENCE, named(Occurrences)),
+        (CALENDAR, named(Source)),
+        (MESSAGE, named(Message)),
+        (SLOW, named(Pace)),
     ],
-    ids=["top", "room", "settings", "window", "cohort", "occurrence"],
+    ids=[
+        *("top", "room", "settings", "window", "cohort", "occurrence"),
+        *("calendar", "message", "slow"),
+    ],
 )
 def test_the_readme_names_every_key_and_no_other(table, known):
     assert sorted(keys(table)) == sorted(known)
@@ -89,15 +107,24 @@ EVERYTHING = """
 account = "biz_one"
 {top}
 [rooms.one]
-name = "One {{cohort}}"
+name = "One{part}"
 products = ["prod_one"]
-cohort = {{ by = "month" }}
 occurrences = [{{ starts = 2026-12-03T18:00:00, lasts = "90m" }}]
 {room}
+[[rooms.one.messages]]
+when = "before"
+text = "Soon."
+{message}
+[rooms.one.slow]
+busy = 60
+quiet = 20
+steps = [5, 15]
+{slow}
 """
+PLACES = {"top": TOP, "room": ROOM, "message": MESSAGE, "slow": SLOW}
 DEFAULTS = [
     (place, row[0].strip("| `"), quoted(row[1])[0])
-    for place, table in (("top", TOP), ("room", ROOM))
+    for place, table in PLACES.items()
     for row in table
     if quoted(row[1])
 ]
@@ -105,16 +132,24 @@ DEFAULTS = [
 
 @pytest.mark.parametrize(("place", "key", "default"), DEFAULTS, ids=[d[1] for d in DEFAULTS])
 def test_a_default_said_aloud_changes_nothing(place, key, default):
-    said = {"top": "", "room": ""} | {place: f"{key} = {default}"}
-    spoken, silent = (
-        rules.parse(EVERYTHING.format(**lines)).rooms[0]
-        for lines in (said, {"top": "", "room": ""})
-    )
-    assert spoken == silent
+    silent = dict.fromkeys(PLACES, "") | {"part": ""}
+    if key in GRANTS_ONLY:
+        silent |= {"part": " {cohort}", "room": 'cohort = { by = "month" }\n'}
+    spoken = silent | {place: f"{silent[place]}{key} = {default}"}
+    said, unsaid = (rules.parse(EVERYTHING.format(**lines)).rooms for lines in (spoken, silent))
+    assert said == unsaid
 
 
 def test_the_readme_says_which_keys_are_required():
-    for table, kind in ((TOP, rules._FileTable), (ROOM, rules._RoomTable), (COHORT, Cohorts)):
+    for table, kind in (
+        (TOP, rules._FileTable),
+        (ROOM, rules._RoomTable),
+        (COHORT, Cohorts),
+        (OCCURRENCE, Occurrences),
+        (CALENDAR, Source),
+        (MESSAGE, Message),
+        (SLOW, Pace),
+    ):
         required = [row[0].strip("| `") for row in table if row[1] == "required"]
         assert required == [f.name for f in fields(kind) if _has_no_default(kind, f.name)]
 
@@ -142,12 +177,23 @@ def test_the_shipped_rules_are_good():
     assert len(rules.load(ROOT / "rooms.toml").rooms) == 5
 
 
+def test_the_shipped_rules_are_good_with_all_that_is_commented_out_in_them():
+    text = (ROOT / "rooms.toml").read_text()
+    whole, lines = re.subn(r"^# (?=\[|[a-z_]+ = )", "", text, flags=re.MULTILINE)
+    lounge, _, _, _, ama, workshop = rules.parse(whole).rooms
+    assert lines > 10
+    assert lounge.pace.say
+    assert ama.plan
+    assert ama.calendar
+    assert workshop.one_room_per == "occurrence"
+
+
 # --- the README on going live and on trouble
 
 
 def test_the_readme_lists_the_events_to_subscribe():
     listed = re.findall(r"^- `([a-z_.]+)`$", section("Events"), re.MULTILINE)
-    assert sorted(listed) == sorted(INTERESTING)
+    assert sorted(listed) == sorted(INTERESTING | COUNTED)
 
 
 def test_the_readme_lists_the_permissions_that_the_key_needs():
@@ -236,6 +282,24 @@ def test_every_command_that_a_page_tells_of_exists(page):
         assert first != "sandbox" or second in {"", *cli.sandbox.commands}
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_every_option_that_a_page_tells_of_exists(page):
+    for name, rest in re.findall(r"\busher ([a-z]+)\b([^\n]*)", _code(page.read_text())):
+        command = cli.main.commands[name]
+        if isinstance(command, click.Group):
+            command = command.commands.get(rest.split(" ")[1] if " " in rest else "", command)
+        known = {opt for param in command.params for opt in param.opts}
+        assert set(re.findall(r"--[a-z-]+", rest)) <= known, f"usher {name}{rest}"
+
+
+def test_the_plan_that_the_readme_shows_is_that_of_the_shipped_rules():
+    shipped, since = rules.load(ROOT / "rooms.toml").rooms, datetime(2026, 11, 22, tzinfo=UTC)
+    printed = list(lines(shipped, plan(shipped, since, since + timedelta(days=14))))
+    (shown,) = re.findall(r"^```text\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    at = printed.index(shown.splitlines()[0])
+    assert shown.splitlines() == printed[at : at + len(shown.splitlines())]
+
+
 def _code(text: str) -> str:
     """Return a page's code, in blocks and in lines, a piece a line."""
     blocks = re.findall(r"^```(\w+)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
@@ -264,6 +328,13 @@ def test_each_process_is_given_the_secrets_that_it_needs_and_no_other(command, n
             text = next(s for s in text.split("\n---\n") if f"args: [{command}]" in s)
             text = re.sub(r"(?m)^#.*\n", "", text)
         assert set(VARIABLE.findall(text)) & secret == needs, path.name
+
+
+def test_systemd_lets_the_process_that_reads_calendars_be_nice_to_others():
+    (unit,) = [path for path in UNITS if "work" in path.name]
+    filters = re.findall(r"^SystemCallFilter=(.+)$", unit.read_text(), re.MULTILINE)
+    assert "~@privileged @resources" in filters
+    assert "setpriority" in filters[filters.index("~@privileged @resources") + 1]
 
 
 def test_every_redis_that_is_deployed_keeps_what_it_took():

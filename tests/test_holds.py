@@ -144,7 +144,7 @@ def test_a_person_types_a_hold_and_reads_what_holds(redis_url, tmp_path):
             told = await usher(
                 seller, tmp_path, "hold", "lounge", "cooldown=30", "banned_words+=refund"
             )
-            assert told.startswith("lounge has user_posts_cooldown_seconds = 30, +'refund' until ")
+            assert told.startswith("lounge has user_posts_cooldown_seconds = 30, bans 'refund' until ")
             assert (await seller.channel("lounge")).user_posts_cooldown_seconds == 30
             rooms = await usher(seller, tmp_path, "rooms")
             assert "held" in rooms

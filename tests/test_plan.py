@@ -839,3 +839,11 @@ def test_settings_are_written_as_the_rules_file_has_them():
     said = {"ban_urls": True, "user_posts_cooldown_seconds": 9, "banned_words": ("a", "b")}
     expected = 'ban_urls = true, user_posts_cooldown_seconds = 9, banned_words = ["a","b"]'
     assert words(said) == expected
+
+
+def test_a_day_that_a_zone_leaves_out_has_no_column():
+    svg = drawn([room("samoa", ZoneInfo("Pacific/Apia"))], "2011-12-28T10:00", 5)
+    check_geometry(svg)
+    said = [text for *_, text in texts(svg)]
+    assert {"29 Dec", "31 Dec"} <= set(said)
+    assert "30 Dec" not in said

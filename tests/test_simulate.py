@@ -1,6 +1,7 @@
 """The simulation: the laws hold with any seed, and each of them can be seen to fail."""
 
 import io
+import random
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -9,7 +10,9 @@ from rich.console import Console
 
 from worker import rules
 from worker.sandbox.bodies import ChannelPatch, NewMessage
+from worker.sandbox.state import LocalWhop, SeedProduct, seed
 from worker.simulate import laws, report
+from worker.simulate.agenda import Clock
 from worker.simulate.figures import clock_changes
 from worker.simulate.run import run, simulate
 from worker.simulate.troubles import Excuses
@@ -304,6 +307,26 @@ def test_time_in_which_nobody_could_act_does_not_count():
     assert excuses.stretch(START - minute, minute) == START + 2 * hour + minute
     assert excuses.stretch(START + 30 * minute, minute) == START + 2 * hour + minute
     assert excuses.stretch(START + 3 * hour, minute) == START + 3 * hour + minute
+
+
+def test_the_local_whop_knows_the_next_period_end_of_many_and_of_one_that_revived():
+    clock = Clock(START)
+    whop = LocalWhop("biz_UsherSimulated", clock=clock, rng=random.Random(1))
+    seed(whop, [SeedProduct(id="prod_basic", title="Basic")])
+    first = whop.memberships.buy("prod_basic", "ada")
+    clock.now += timedelta(days=1)
+    second = whop.memberships.buy("prod_basic", "bob")
+    whop.memberships.cancel(first.id)
+
+    assert whop.memberships.next_period_end() == second.period_end
+    whop.memberships.set_status(first.id, "active")
+    assert whop.memberships.next_period_end() == first.period_end == START + timedelta(days=30)
+    again = LocalWhop("biz_UsherSimulated", clock=clock, rng=random.Random(2))
+    again.restore(whop.snapshot())
+    clock.now = START + timedelta(days=95)
+    again.tick()
+    assert again.memberships.get(first.id).period_end == START + timedelta(days=120)
+    assert again.memberships.next_period_end() == START + timedelta(days=120)
 
 
 def test_turns_are_on_time_late_or_missed():

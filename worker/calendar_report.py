@@ -4,13 +4,14 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from datetime import datetime
+from zoneinfo import ZoneInfo
 
 import msgspec
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from webhooks.inbox import Inbox, connect
+from worker.calendars.feed import State
 from worker.calendars.refresh import Calendars
 from worker.holds import HoldError
 from worker.policy.rooms import split
@@ -42,27 +43,28 @@ async def show(rules: Rules, redis_url: str, now: datetime, *, as_json: bool) ->
             'No room has a calendar. One has with: calendar = { url = "...", word = "..." }'
         )
         return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("room", "calendar", "word", "read", "dates ahead", "next", "state"):
-        table.add_column(name)
     for one in states:
         zone = rules.calendars[one.room][1]
-        state = "in order" if one.good_at else "not read yet; is `usher work` running?"
-        if one.failing_since:
-            state = f"fails since {local(one.failing_since, zone)}: {one.error}; the plan is kept"
-        if one.held is not None:
-            state = f"suddenly has {one.held} dates ahead; the plan is kept until you say "
-            state += f"`usher calendar accept {one.room}`"
-        table.add_row(
-            one.room,
-            escape(one.source),
-            escape(one.word),
-            local(one.good_at, zone) if one.good_at else "never",
-            str(one.upcoming),
-            local(one.next.starts, zone) if one.next else "none",
-            escape(state),
-        )
-    console.print(table)
+        console.print(f"[bold]{one.room}[/]")
+        for name, value in _facts(one, zone):
+            console.print(f"  [dim]{name:<13}[/]{escape(value)}")
+        console.print()
+
+
+def _facts(one: State, zone: ZoneInfo) -> list[tuple[str, str]]:
+    coming = f"; the next is {local(one.next.starts, zone)}" if one.next else ""
+    state = "in order" if one.good_at else "not read yet; is `usher work` running?"
+    if one.failing_since:
+        state = f"fails since {local(one.failing_since, zone)}: {one.error}; the plan is kept"
+    if one.held is not None:
+        state = f"suddenly has {one.held} dates ahead; the plan is kept until you say "
+        state += f"`usher calendar accept {one.room}`"
+    return [
+        ("calendar", f"{one.source}, entries with {one.word!r}"),
+        ("read", local(one.good_at, zone) if one.good_at else "never"),
+        ("dates ahead", f"{one.upcoming}{coming}"),
+        ("state", state),
+    ]
 
 
 async def accept(
@@ -81,8 +83,9 @@ async def accept(
     """
     asked = {key: of for key, of in rules.calendars.items() if room in (None, key)}
     if not asked:
-        known = ", ".join(rules.calendars) or "none of them"
-        raise HoldError(f"room {room!r} has no calendar; these have: {known}")
+        known = ", ".join(rules.calendars)
+        none = "no room has a calendar, so there is nothing to accept"
+        raise HoldError(f"room {room!r} has no calendar; these have: {known}" if known else none)
     redis = connect(redis_url)
     try:
         inbox = Inbox(redis, rules.account)

@@ -206,7 +206,7 @@ def _products(rooms: Iterable[Any]) -> list[Any]:
 
     kinds: dict[str, str] = {}
     for room in rooms:
-        once = room.cohort or room.schedule.occurrences
+        once = room.cohort or room.schedule.eventful
         kinds |= dict.fromkeys(room.products, "one_time" if once else "renewal")
     return [
         SeedProduct(

@@ -1,6 +1,7 @@
 """`usher open | lock | hold | release`: a person's word on a room, stronger than its plan."""
 
 import asyncio
+import difflib
 import re
 import tomllib
 from collections.abc import Callable, Sequence
@@ -56,6 +57,10 @@ def parse(words: Sequence[str]) -> Wish:
             tables.wrong(word, "expected NAME=VALUE, or banned_words+=WORD, or banned_words-=WORD")
             continue
         name, how, value = SHORT.get(match["name"], match["name"]), match["how"], match["value"]
+        near = difflib.get_close_matches(name, SHORT, 1)
+        if near and name not in NAMES:
+            tables.wrong(word, f"is no setting; did you mean {near[0]!r}?")
+            continue
         if how == "=":
             said[name] = value.split(",") if name == "banned_words" else _value(value)
         elif name == "banned_words":
@@ -159,10 +164,12 @@ def _words(rules: Rules, key: str, hold: Hold | None) -> str:
     room = rules.room(split(key)[0])
     if hold is None or room is None:
         return f"{key} goes by its plan again."
-    what = f"is {hold.phase}" if hold.phase else f"has {in_words(hold.settings)}"
-    for sign, words in (("+", hold.add_words), ("-", hold.remove_words)):
-        what += "".join(f", {sign}{word!r}" for word in words)
-    return f"{key} {what} until {local(hold.until, room.schedule.zone)}, then goes by its plan."
+    said = [f"is {hold.phase}"] if hold.phase else []
+    said += [f"has {in_words(hold.settings)}"] if hold.settings != Settings() else []
+    said += [f"bans {word!r}" for word in hold.add_words]
+    said += [f"allows {word!r}" for word in hold.remove_words]
+    end = local(hold.until, room.schedule.zone)
+    return f"{key} {', '.join(said)} until {end}, then goes by its plan."
 
 
 async def _done(subjects: Subjects, keys: Sequence[str], now: datetime) -> bool:

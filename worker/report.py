@@ -226,7 +226,9 @@ def _hold(held: Mapping[str, Any], zone: ZoneInfo) -> str:
 def _coming(line: Line, zone: ZoneInfo) -> str:
     next_ = line.next_settings or {}
     new = {k: v for k, v in next_.items() if line.settings.get(k) != v}
-    return f"{local(line.next_change, zone)}  {_words(new)}" if line.next_change else ""
+    own = [f"{name} as it was before" for name in line.settings if name not in next_]
+    said = ", ".join(filter(None, [_words(new), *own]))
+    return f"{local(line.next_change, zone)}  {said}" if line.next_change else ""
 
 
 def _opens_by(room: Room) -> str:

@@ -170,9 +170,10 @@ class _Reader(Tables):
         return Rules(top.account, tuple(made), zone=zone) if top else None
 
     def _shared_names(self, rooms: list[Room]) -> None:
-        for n, room in enumerate(rooms):
-            twin = next((other for other in rooms[:n] if other.name == room.name), None)
-            if twin:
+        first: dict[str, Room] = {}
+        for room in rooms:
+            twin = first.setdefault(room.name, room)
+            if twin is not room:
                 why = f"rooms.{twin.key} has this name too; a room is found again by its name"
                 self.wrong(f"rooms.{room.key}.name", why)
 
@@ -208,7 +209,7 @@ class _Reader(Tables):
             opens=table.opens,
             locks=table.locks,
             dated=() if calendar else None,
-            archives=table.archives or table.archive_after,
+            archives=table.archive_after if table.archives is None else table.archives,
             phases=phases,
             paced=pace is not None,
         )
@@ -280,25 +281,40 @@ class _Reader(Tables):
                 if not rule.between(left_out, left_out, inc=True):
                     self.wrong(f"{at}.exdate", f"{left_out.isoformat()} is none of its dates")
             if found is None:
-                self.wrong(at, f"{line.repeats!r} never happens")
+                why = "exdate leaves out all of its dates"
+                self.wrong(at, why if line.exdate else f"{line.repeats!r} never happens")
 
     def message(self, data: dict[str, Any], where: str) -> Message | None:
         message = self.table(Message, data, where)
         if message and "ahead" in data and message.when is not When.BEFORE:
             self.wrong(f"{where}.ahead", 'is for when = "before" only')
+        if message and not message.ahead:
+            self.wrong(f"{where}.ahead", 'expected more than 0; at the opening is when = "opening"')
+        if message and not message.text.strip():
+            self.wrong(f"{where}.text", "expected a text that is not empty")
         return message
 
     def calendar(self, data: Any, where: str) -> Source | None:
         if data is None:
             return None
+        if not isinstance(data, dict):  # it may be the secret address itself, so it is not shown
+            self.wrong(where, 'expected a table such as { url = "https://...", word = "AMA" }')
+            return None
         source = self.table(Source, data, where)
-        if source and (source.url is None) == (source.file is None):
+        if source is None:
+            return None
+        if (source.url is None) == (source.file is None):
             self.wrong(where, 'expected a url or a file, and word = "..." for the entries')
-        if source and source.url and urlsplit(source.url).scheme not in ("http", "https"):
+        if source.url is not None and not _is_address(source.url):
             self.wrong(f"{where}.url", "expected an address that begins with https://")
-        if source and source.file:
-            return replace(source, file=str(self.folder / source.file))
-        return source
+        if source.file == "":
+            self.wrong(f"{where}.file", "expected the path of a file")
+        if not source.word.strip():
+            self.wrong(f"{where}.word", "expected the word that the room's entries have in them")
+        if not source.file:
+            return source
+        # A calendar is known by its path: it must be the same in whatever folder a command is run.
+        return replace(source, file=str((self.folder / source.file).absolute()))
 
     def pace(self, data: Any, where: str) -> Pace | None:
         if data is None:
@@ -341,3 +357,11 @@ class _Reader(Tables):
             return []
         read_rows = (read(row, f"{where}.{key}[{n}]") for n, row in enumerate(rows))
         return [row for row in read_rows if row is not None]
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.hostname)

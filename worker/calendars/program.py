@@ -143,7 +143,8 @@ def _confine() -> None:
     if sys.platform != "win32":
         import resource  # noqa: PLC0415 - Windows has none
 
-        os.nice(10)
+        with contextlib.suppress(OSError):  # a service may be forbidden to, and reads all the same
+            os.nice(10)
         with contextlib.suppress(ValueError, OSError):  # macOS knows the limit, but not to set it
             resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
 

@@ -166,8 +166,9 @@ class Buyers:
         self._whop.till.decide(dispute, verdict)
 
     def _returns(self, held: Membership) -> None:
-        """Cancel at once, and buy the same product again."""
-        gone, back = self._days(1, 60), self._days(0.001, 30)
+        """Cancel at once, and buy the same product again: all on one day, or weeks later."""
+        gone = self._days(0.01, self._rng.choice((0.4, 60)))
+        back = self._days(0.001, self._rng.choice((0.4, 30)))
         name = self._whop.tables.users[held.user_id or ""].username
         self._later(gone, lambda: self._cancel(held))
         self._later(gone + back, lambda: self._buy(held.product_id, name))

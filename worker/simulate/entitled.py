@@ -43,23 +43,17 @@ class Entitled:
         if room.cohort is None:
             return held.entitled
         for rule, doubt in ((room.on_refund, REFUNDED), (room.on_dispute, DISPUTED)):
-            if rule and (doubted := self._doubted(held, doubt)) is not False:
-                return None if doubted is None else rule == "keep"
+            if rule and self._doubted(held, doubt):
+                return rule == "keep"
         if held.status != PAST_DUE:
             return held.entitled
         return self._in_grace(self._past_due[held.id], room.grace, now)
 
-    def _doubted(self, held: Membership, doubt: frozenset[str]) -> bool | None:
-        """Say whether the money for a membership went back, or is disputed.
-
-        None where that is an older payment's matter and a later one went through: which of the
-        two speaks depends on which of them was heard last.
-        """
+    def _doubted(self, held: Membership, doubt: frozenset[str]) -> bool:
+        """Say whether the money for a membership's running period went back, or is disputed."""
         payments = self._whop.index.payments_by_membership[held.id]
         settled = [one.substatus for one in payments if one.substatus != PAST_DUE]
-        if not doubt & {*settled}:
-            return False
-        return True if settled[-1] in doubt else None
+        return bool(settled) and settled[-1] in doubt
 
     def _in_grace(self, since: datetime, grace: timedelta, now: datetime) -> bool | None:
         """Say whether the grace lasts; Usher reckons it from when it could first know."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
+from worker.policy.rooms import Room
 from worker.rules import Rules
 from worker.sandbox.records import Membership, Message, Record
 from worker.sandbox.state import LocalWhop
@@ -33,6 +34,10 @@ SEAT_OVER: Final = "a seat over"
 TWICE: Final = "a message that was written twice"
 MISSING: Final = "a room that is missing"
 RESTLESS: Final = "a worker that comes to no end"
+
+
+Hall = tuple[Room, list[Standing], int]
+"""A room of the rules, what of it exists and is not archived, and how many a member may enter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +128,9 @@ class Judge:
             self._look_at_room(self.standings.by_key[key], now)
         if self._users:
             self._count_seats(now)
+        halls = self._halls(now) if self._users else []
         for user in sorted(self._users - set(self._whop.tables.team)):
-            self._look_at_member(user, now)
+            self._look_at_member(user, halls, now)
         self._users, self._keys = set(), set()
         for (law, who), since in list(self._wrong.items()):
             if law == MISSING:
@@ -153,20 +159,27 @@ class Judge:
                     what = f"{members} members for {cohort.seats} seats"
                     self._break(SEAT_OVER, one.key, now, what, now)
 
-    def _look_at_member(self, user: str, now: datetime) -> None:
-        name = self._whop.tables.users[user].username
+    def _halls(self, now: datetime) -> list[Hall]:
+        """Return what a member may find of each room of the rules."""
+        halls = []
         for room in self._rules.rooms:
             exist = list(self.standings.of(room))
-            rooms = [one for one in exist if not one.archived(now)]
-            should = self.entitled.may_enter(user, room, now)
-            inside = [one.key for one in rooms if self.standings.inside(user, one)]
+            alive = [one for one in exist if not one.archived(now)]
             single = room.cohort or not (exist or room.one_room_per == "occurrence")
-            wanted = 1 if single else len(rooms)
-            who = f"{name} ({user}), room {room.key}"
-            few, many = len(inside) < wanted, len(inside) > (wanted if should else 0)
-            what = f"they are in {', '.join(inside) or 'none'}"
-            self._note(WITHOUT, who, what, wrong=should is True and few, now=now, user=user)
-            self._note(TOO_MANY, who, what, wrong=should is not None and many, now=now, user=user)
+            halls.append((room, alive, 1 if single else len(alive)))
+        return halls
+
+    def _look_at_member(self, user: str, halls: list[Hall], now: datetime) -> None:
+        for room, alive, wanted in halls:
+            should = self.entitled.may_enter(user, room, now)
+            inside = [one.key for one in alive if self.standings.inside(user, one)]
+            few = should is True and len(inside) < wanted
+            many = should is not None and len(inside) > (wanted if should else 0)
+            if few or many or self._wrong:
+                who = f"{self._whop.tables.users[user].username} ({user}), room {room.key}"
+                what = f"they are in {', '.join(inside) or 'none'}"
+                self._note(WITHOUT, who, what, wrong=few, now=now, user=user)
+                self._note(TOO_MANY, who, what, wrong=many, now=now, user=user)
 
     def _note(
         self, law: str, who: str, what: str, *, wrong: bool, now: datetime, user: str = ""

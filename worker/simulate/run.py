@@ -22,7 +22,7 @@ from worker.simulate import report
 from worker.simulate.figures import Figures, figures
 from worker.simulate.world import Setting, World
 
-BUYERS: Final = 500
+BUYERS: Final = 800
 """Buyers by default: a year of the shipped rooms.toml with them takes about half a minute."""
 
 Tamper = Callable[[World], None]

@@ -96,7 +96,7 @@ class Courier:
 
     def __init__(self, whop: LocalWhop, receiver: ASGIApp, clock: Callable[[], datetime]) -> None:
         self._whop = whop
-        self._http = httpx.AsyncClient(transport=httpx.ASGITransport(receiver))
+        self._receiver = httpx.ASGITransport(receiver)
         self._clock = clock
         self.away_until: datetime | None = None
         self.answers: Counter[int] = Counter()
@@ -125,9 +125,6 @@ class Courier:
             "webhook-timestamp": str(moment),
             "webhook-signature": signature(hook.secret, message.message_id, moment, body),
         }
-        answer = await self._http.post(hook.url, content=body, headers=headers)
-        return Outcome(answer.status_code, answer.content, 0.0)
-
-    async def close(self) -> None:
-        """Close the client."""
-        await self._http.aclose()
+        request = httpx.Request("POST", hook.url, content=body, headers=headers)
+        answer = await self._receiver.handle_async_request(request)
+        return Outcome(answer.status_code, await answer.aread(), 0.0)

@@ -134,7 +134,6 @@ class World:
 
     async def close(self) -> None:
         """Close what is open."""
-        await self.courier.close()
         await self.crew.close()
         await self.inbox.close()
 
@@ -165,6 +164,8 @@ def _stock(whop: LocalWhop, rules: Rules) -> None:
         webhook_secret=SECRET,
     )
     for room in rules.rooms:
-        if room.plan:
+        if room.plan:  # its seats are sold by this plan alone
+            for plan in whop.catalog.plans_of(room.products[0]):
+                whop.catalog.delete_plan(plan.id)
             wanted = NewPlan(product_id=room.products[0], initial_price=49.0, title="Seat")
             whop.catalog.create_plan(wanted, given_id=room.plan)
