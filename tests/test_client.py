@@ -128,6 +128,10 @@ CALLS: dict[str, tuple[Call, Call]] = {
         lambda us: us.payment("pay_a"),
         lambda sdk: sdk.payments.retrieve("pay_a"),
     ),
+    "payments": (
+        lambda us: us.payments(product="prod_a"),
+        lambda sdk: sdk.payments.list(account_id=ACCOUNT, product_id="prod_a", first=100),
+    ),
     "admins": (
         lambda us: us.admins(),
         lambda sdk: sdk.members.list(account_id=ACCOUNT, access_level="admin", first=100),
@@ -219,6 +223,10 @@ CALLS: dict[str, tuple[Call, Call]] = {
         lambda us: us.messages("chat_feed_a"),
         lambda sdk: sdk.messages.list(channel_id="chat_feed_a", direction="desc", first=100),
     ),
+    "messages_since": (
+        lambda us: us.messages_since("chat_feed_a", datetime(2026, 12, 3, tzinfo=UTC)),
+        lambda sdk: sdk.messages.list(channel_id="chat_feed_a", direction="desc", first=100),
+    ),
     "post_message": (
         lambda us: us.post_message("chat_feed_a", "**Hi** & bye", key=KEY),
         lambda sdk: sdk.messages.create(channel_id="chat_feed_a", content="**Hi** & bye"),
@@ -226,6 +234,22 @@ CALLS: dict[str, tuple[Call, Call]] = {
     "pin_message": (
         lambda us: us.pin_message("msg_a", pinned=False),
         lambda sdk: sdk.messages.update("msg_a", is_pinned=False),
+    ),
+    "webhooks": (
+        lambda us: us.webhooks(),
+        lambda sdk: sdk.webhooks.list(account_id=ACCOUNT, first=100),
+    ),
+    "webhook": (
+        lambda us: us.webhook("hook_a"),
+        lambda sdk: sdk.webhooks.retrieve("hook_a"),
+    ),
+    "enable_webhook": (
+        lambda us: us.enable_webhook("hook_a"),
+        lambda sdk: sdk.webhooks.update("hook_a", enabled=True),
+    ),
+    "attempts": (
+        lambda us: us.attempts("hook_a"),
+        lambda sdk: sdk.webhooks.list_deliveries("hook_a", first=100),
     ),
     "permitted": (
         lambda us: us.permitted(["chat:read", "chat:moderate"]),

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
-from worker.policy.occurrences import Occurrences, instant
+from worker.policy.occurrences import Occurrence, Occurrences, dates, instant, started
 from worker.policy.phases import Phase
 from worker.policy.schedule import (
     Change,
@@ -19,6 +19,7 @@ from worker.policy.schedule import (
     changes_after,
     edges,
     next_change,
+    openings,
     phase_at,
     settings_at,
 )
@@ -32,6 +33,13 @@ UTC_ZONE = ZoneInfo("UTC")
 
 def utc(text: str) -> datetime:
     return datetime.fromisoformat(text).replace(tzinfo=UTC)
+
+
+HOUR = timedelta(hours=1)
+
+
+def single(id_: str, starts: str, length: timedelta = HOUR) -> Occurrence:
+    return Occurrence(id_, utc(starts), utc(starts) + length)
 
 
 def slow(seconds: int) -> Settings:
@@ -104,6 +112,13 @@ def test_a_window_holds_on_the_days_on_which_it_begins():
     )
 
 
+def test_a_window_that_ends_when_it_begins_lasts_until_the_next_day():
+    monday = Window(time(9), time(9), frozenset({Weekday.MON}), slow(60))
+    schedule = Schedule(UTC_ZONE, windows=(monday,))
+    found = edges(schedule, utc("2026-03-01T00:00"), utc("2026-03-07T00:00"))
+    assert found == [utc("2026-03-02T09:00"), utc("2026-03-03T09:00")]
+
+
 def test_a_window_whose_end_a_clock_change_puts_before_its_start_does_not_hold_that_day():
     sliver = Window(time(2, 45), time(3, 15), settings=slow(60))
     schedule = Schedule(NEW_YORK, windows=(sliver,))
@@ -152,6 +167,13 @@ def test_an_event_room_goes_through_its_phases(at, phase):
     assert phase_at(event(AMA), utc(at)) == phase
 
 
+def test_an_archived_room_has_no_quiet_hours_any_more():
+    schedule = event(AMA, zone=UTC_ZONE, windows=(NIGHT,))
+    archived = utc("2026-04-10T12:00")
+    assert next_change(schedule, archived) is None
+    assert settings_at(schedule, utc("2026-04-10T23:00")) == settings_at(schedule, archived)
+
+
 def test_the_phases_set_what_the_seller_says_over_what_usher_does():
     schedule = event(AMA, phases={Phase.OPEN: slow(10), Phase.LOCKED: Settings(ban_media=True)})
     before, opened, locked = (
@@ -188,6 +210,71 @@ def test_an_until_in_utc_ends_a_recurrence_in_local_time():
     assert schedule.last_lock == utc("2026-03-10T23:30")
 
 
+def test_an_until_in_utc_ends_a_recurrence_before_a_start_that_lies_behind_it():
+    rule = "FREQ=DAILY;UNTIL=20260310T213000Z"  # 17:30 EDT on the 10th: its 18:00 is out
+    daily = Occurrences(datetime(2026, 3, 6, 18), timedelta(hours=1), rule)
+    assert event(daily, archives=None).last_lock == utc("2026-03-09T23:30")
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "FREQ=DAILY",
+        "FREQ=DAILY;INTERVAL=3;BYMONTH=2,3",
+        "FREQ=DAILY;INTERVAL=1500",
+        "FREQ=DAILY;INTERVAL=999999999",
+        "FREQ=WEEKLY",
+        "FREQ=WEEKLY;INTERVAL=2;BYDAY=MO,TH;WKST=SU",
+        "FREQ=WEEKLY;BYDAY=MO,WE,FR;BYSETPOS=1",  # the first week has begun already
+        "FREQ=MONTHLY;BYDAY=-1FR",
+    ],
+)
+def test_a_recurrence_without_an_end_has_the_dates_that_it_has_from_its_first_on(rule):
+    starts = datetime(2026, 3, 5, 18)
+    found = dates(Occurrences(starts, HOUR, rule), UTC_ZONE)
+    bounded = dates(Occurrences(starts, HOUR, f"{rule};UNTIL=20370101T000000"), UTC_ZONE)
+    every = list(bounded)
+    begins = [starts + timedelta(weeks=weeks) for weeks in (-300, 0, 16, 112, 400)]
+    for since in (*begins, datetime(2027, 1, 1), datetime(2035, 1, 1)):
+        until = since + timedelta(days=360)
+        expected = [t for t in every if since <= t <= until]
+        assert found.between(since, until, inc=True) == expected
+        assert found.between(since, until, inc=True) == expected
+
+
+def test_a_recurrence_without_an_end_has_no_dates_ahead_of_its_first():
+    line = Occurrences(datetime(2026, 3, 5, 18), HOUR, "FREQ=WEEKLY")
+    found = event(line).between(utc("2020-01-01T00:00"), utc("2026-03-06T00:00"))
+    assert [one.id for one in found] == ["2026-03-05T1800"]
+
+
+@pytest.mark.parametrize("repeats", [None, "FREQ=WEEKLY;COUNT=2", "FREQ=WEEKLY"])
+def test_a_date_can_be_added_or_left_out_alone(repeats):
+    starts, next_one = datetime(2026, 3, 5, 18), datetime(2026, 3, 12, 18)
+    added = event(Occurrences(starts, HOUR, repeats, rdate=(datetime(2026, 3, 7, 9),)))
+    stretch = utc("2026-03-01T00:00"), utc("2026-03-08T00:00")
+    assert [one.id for one in added.between(*stretch)] == ["2026-03-05T1800", "2026-03-07T0900"]
+    out = event(Occurrences(starts, HOUR, repeats, exdate=(next_one,)))
+    assert out.find("2026-03-12T1800") is None
+    assert out.find("2026-03-05T1800") is not None
+
+
+def test_what_begins_at_the_end_of_a_stretch_is_an_edge_of_it_and_at_its_beginning_is_none():
+    schedule = Schedule(UTC_ZONE, windows=(NIGHT,))
+    evening, morning = utc("2026-03-05T22:00"), utc("2026-03-06T07:00")
+    assert edges(schedule, evening, morning) == [morning]
+    assert edges(schedule, evening - timedelta(hours=1), evening) == [evening]
+
+
+@pytest.mark.parametrize("days", [8, 60, 68, 400, 468, 1600])
+def test_a_change_at_the_very_end_of_a_step_of_the_search_is_found(days):
+    t = utc("2026-03-05T22:45")
+    begins = t + timedelta(days=days)
+    schedule = event(dated=(Occurrence("a", begins, begins + HOUR),), opens=timedelta(0))
+    assert next_change(schedule, t).at == begins
+    assert schedule.next_opening(t) == begins
+
+
 def test_a_recurrence_without_an_end_is_never_archived():
     forever = Occurrences(datetime(2026, 3, 5, 18), timedelta(hours=1), "FREQ=WEEKLY")
     assert phase_at(event(forever), utc("2031-03-05T00:00")) == Phase.LOCKED
@@ -199,6 +286,155 @@ def test_a_yearly_occurrence_on_a_leap_day_is_found_years_ahead():
     )
     schedule = event(leap, zone=UTC_ZONE)
     assert next_change(schedule, utc("2024-03-01T00:00")).at == utc("2028-02-29T11:45")
+
+
+@pytest.mark.parametrize(
+    ("since", "until", "found"),
+    [
+        ("2026-03-05T22:44:59", "2026-03-05T22:44:59", []),
+        ("2026-03-05T22:45:00", "2026-03-05T22:45:00", ["2026-03-05T1800"]),
+        ("2026-03-06T01:00:00", "2026-03-06T01:00:00", ["2026-03-05T1800"]),  # it ends just now
+        ("2026-03-06T01:00:01", "2026-03-12T21:44:59", []),
+        ("2026-03-01T00:00:00", "2026-03-12T21:45:00", ["2026-03-05T1800", "2026-03-12T1800"]),
+    ],
+)
+def test_the_occurrences_of_a_stretch_are_those_whose_span_touches_it(since, until, found):
+    touching = event(AMA).between(utc(since), utc(until))
+    assert [one.id for one in touching] == found
+
+
+def test_a_long_occurrence_is_found_at_its_end_and_a_long_lead_at_its_beginning():
+    camp = Occurrences(datetime(2026, 3, 5, 18), timedelta(days=20))
+    schedule = event(camp, opens=timedelta(days=20), locks=timedelta(days=20))
+    for t in ("2026-02-13T23:00", "2026-04-14T22:59"):
+        assert len(schedule.between(utc(t), utc(t))) == 1
+
+
+def test_the_openings_of_a_stretch_are_in_the_order_of_their_instants():
+    late, early = single("a", "2026-03-07T00:00"), single("b", "2026-03-06T00:00")
+    schedule = event(dated=(late, early), opens=timedelta(0), locks=timedelta(0))
+    assert openings(schedule, utc("2026-03-05T00:00"), utc("2026-03-08T00:00")) == [
+        (early.starts, early.ends),
+        (late.starts, late.ends),
+    ]
+    assert schedule.between(utc("2026-03-05T00:00"), utc("2026-03-08T00:00")) == [early, late]
+
+
+def test_a_line_without_its_exdate_and_with_its_rdate_has_just_its_dates():
+    line = Occurrences(
+        datetime(2026, 3, 5, 18),
+        HOUR,
+        "FREQ=WEEKLY;COUNT=3",
+        exdate=(datetime(2026, 3, 12, 18),),
+        rdate=(datetime(2026, 3, 3, 9), datetime(2026, 3, 30, 9)),
+    )
+    schedule = event(line, opens=timedelta(0), locks=timedelta(0))
+    ids = ["2026-03-03T0900", "2026-03-05T1800", "2026-03-19T1800", "2026-03-30T0900"]
+    found = schedule.between(utc("2026-01-01T00:00"), utc("2027-01-01T00:00"))
+    assert [one.id for one in found] == ids
+    assert schedule.first_opening == utc("2026-03-03T14:00")
+    assert schedule.last_lock == utc("2026-03-30T14:00")
+    assert schedule.find("2026-03-12T1800") is None
+    assert [schedule.find(id_) for id_ in ids] == found
+
+
+def test_an_occurrence_is_found_by_its_id_wherever_it_comes_from():
+    dated = single("ama-1", "2026-04-01T00:00")
+    schedule = event(AMA, dated=(dated,))
+    assert schedule.find("ama-1") == dated
+    assert schedule.find("2026-03-12T1800").starts == utc("2026-03-12T22:00")
+    for id_ in ("ama-2", "2026-03-12T1801", "2026-03-13T1800", "2026-03-19T1800", ""):
+        assert schedule.find(id_) is None
+    seconds = Occurrences(datetime(2026, 3, 5, 18, 0, 30), HOUR)
+    assert event(seconds).find("2026-03-05T180030").id == "2026-03-05T180030"
+
+
+def test_an_id_of_the_rules_names_its_local_start():
+    assert started("2026-12-03T1800") == datetime(2026, 12, 3, 18)
+    assert started("2026-12-03T180030") == datetime(2026, 12, 3, 18, 0, 30)
+    assert started("1f2e3d4c-20261203T230000Z") is None
+
+
+def test_two_lines_with_one_start_are_one_occurrence_and_the_later_line_counts():
+    longer = Occurrences(datetime(2026, 3, 5, 18), timedelta(hours=3))
+    schedule = event(AMA, longer)
+    (found,) = schedule.between(utc("2026-03-05T23:00"), utc("2026-03-05T23:00"))
+    assert found.ends == utc("2026-03-06T02:00")
+    assert schedule.find("2026-03-05T1800") == found
+
+
+def test_a_room_whose_calendar_is_empty_waits():
+    schedule = event(dated=())
+    assert schedule.eventful
+    assert (schedule.first_opening, schedule.last_lock, schedule.archived_from) == (None,) * 3
+    assert phase_at(schedule, utc("2030-01-01T00:00")) == Phase.BEFORE
+    assert next_change(schedule, utc("2026-01-01T00:00")) is None
+    assert schedule.next_opening(utc("2026-01-01T00:00")) is None
+
+
+def test_a_calendars_room_goes_through_its_phases():
+    one, other = single("a", "2026-03-05T18:00"), single("b", "2026-03-10T18:00")
+    schedule = event(dated=(other, one), archives=timedelta(days=1))
+    phases = {
+        "2026-03-05T17:44": Phase.BEFORE,
+        "2026-03-05T17:45": Phase.OPEN,
+        "2026-03-05T19:30": Phase.LOCKED,
+        "2026-03-10T17:45": Phase.OPEN,
+        "2026-03-10T19:30": Phase.LOCKED,
+        "2026-03-11T19:30": Phase.ARCHIVED,
+    }
+    assert {t: phase_at(schedule, utc(t)) for t in phases} == phases
+
+
+def test_lines_and_a_calendar_of_one_room_count_together():
+    before, after = single("a", "2026-02-01T18:00"), single("b", "2026-05-01T18:00")
+    schedule = event(AMA, dated=(before, after))
+    assert schedule.first_opening == utc("2026-02-01T17:45")
+    assert schedule.last_lock == utc("2026-05-01T19:30")
+    forever = Occurrences(datetime(2026, 3, 5, 18), HOUR, "FREQ=WEEKLY")
+    assert event(forever, dated=(before,)).last_lock is None
+
+
+def test_a_room_that_is_called_off_is_locked_from_the_first_and_archived_when_it_would_have_been():
+    one = single("a", "2026-03-05T18:00")
+    schedule = event(AMA).only(one, cancelled=True)
+    assert phase_at(schedule, utc("2026-01-01T00:00")) == Phase.LOCKED
+    assert phase_at(schedule, one.starts) == Phase.LOCKED
+    assert next_change(schedule, utc("2026-01-01T00:00")).at == utc("2026-03-19T19:30")
+
+
+@pytest.mark.parametrize(
+    ("t", "opening"),
+    [
+        ("2026-01-01T00:00:00", "2026-03-05T22:45"),
+        ("2026-03-05T22:44:59", "2026-03-05T22:45"),
+        ("2026-03-05T22:45:00", "2026-03-12T21:45"),
+        ("2026-03-12T21:45:00", None),
+    ],
+)
+def test_the_next_opening_is_the_first_one_after_an_instant(t, opening):
+    assert event(AMA).next_opening(utc(t)) == (opening and utc(opening))
+
+
+def test_a_room_that_a_busy_chat_may_slow_has_no_cooldown_but_what_is_said():
+    t = utc("2026-01-01T00:00")
+    assert settings_at(Schedule(UTC_ZONE, paced=True), t) == slow(0)
+    assert settings_at(Schedule(UTC_ZONE, base=slow(5), paced=True), t) == slow(5)
+    assert settings_at(Schedule(UTC_ZONE), t) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("rule", "why"),
+    [
+        ("FREQ=DAILY;INTERVAL=0", "INTERVAL"),
+        ("FREQ=MINUTELY", "BYHOUR"),
+        ("FREQ=DAILY;UNTIL=2026-12-31", "UNTIL"),
+        ("DTSTART:20260305T180000\nRRULE:FREQ=DAILY", "starts"),
+    ],
+)
+def test_what_is_no_recurrence_of_ours_is_no_recurrence(rule, why):
+    with pytest.raises(ValueError, match=why):
+        dates(Occurrences(datetime(2026, 3, 5, 18), HOUR, rule), UTC_ZONE)
 
 
 def test_a_room_without_windows_or_occurrences_never_changes():

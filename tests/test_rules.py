@@ -1,13 +1,16 @@
 """rooms.toml: what it says, and what is said of its mistakes."""
 
-from datetime import time, timedelta
+from datetime import datetime, time, timedelta
 from pathlib import Path
 
 import pytest
 
 from worker import rules
-from worker.policy.rooms import Cohorts
+from worker.policy.calendars import Source
+from worker.policy.messages import Message, When
+from worker.policy.pace import Pace
 from worker.policy.phases import Phase
+from worker.policy.rooms import Cohorts
 from worker.policy.schedule import Weekday
 from worker.policy.settings import Settings, WhoCanPost
 from worker.tables import duration
@@ -24,6 +27,31 @@ def mistakes(text: str) -> list[str]:
 
 def room(text: str) -> str:
     return f'{HEAD}[rooms.r]\nname = "R"\nproducts = ["prod_a"]\n{text}'
+
+
+def event(text: str = "", *, name: str = "R", line: str = "") -> str:
+    """A room with three dates in December; `line` is added to their line."""
+    return f"""{HEAD}[rooms.r]
+name = "{name}"
+products = ["prod_a"]
+occurrences = [
+    {{ starts = 2026-12-03T18:00:00, lasts = "90m", repeats = "FREQ=WEEKLY;COUNT=3"{line} }},
+]
+{text}"""
+
+
+def repeating(rule: str) -> str:
+    return room(
+        f'occurrences = [{{ starts = 2026-01-01T18:00:00, lasts = "1h", repeats = "{rule}" }}]'
+    )
+
+
+def slow(text: str) -> str:
+    return room(f"[rooms.r.slow]\n{text}")
+
+
+def message(text: str) -> str:
+    return event(f"[[rooms.r.messages]]\n{text}")
 
 
 def test_the_shipped_example_says_the_five_uses():
@@ -132,6 +160,435 @@ def test_a_mistake_is_named_with_its_place(text, mistake):
     assert mistake in "\n".join(mistakes(text))
 
 
+def test_an_event_room_says_all_that_it_can():
+    text = event(
+        """
+        one_room_per = "occurrence"
+        lead = "2d"
+        seats = 40
+        plan = "plan_a"
+        archive_after = "1d"
+        manual_edits = "revert"
+        calendar = { file = "events.ics", word = "AMA" }
+        [rooms.r.slow]
+        busy = 60
+        quiet = 20
+        steps = [5, 30]
+        changes = 4
+        say = "{seconds} seconds from now on"
+        [[rooms.r.messages]]
+        when = "before"
+        text = "Soon."
+        ahead = "2h"
+        pin = true
+        [[rooms.r.messages]]
+        when = "before"
+        text = "In an hour."
+        [[rooms.r.messages]]
+        when = "lock"
+        text = "Thanks."
+        """,
+        name="AMA of {date}",
+        line=", exdate = [2026-12-10T18:00:00], rdate = [2026-12-11T18:00:00]",
+    )
+    (found,) = rules.parse(text, "/etc/usher/rooms.toml").rooms
+    assert (found.one_room_per, found.lead) == ("occurrence", timedelta(days=2))
+    assert (found.seats, found.plan, found.manual_edits) == (40, "plan_a", "revert")
+    assert found.schedule.archives == timedelta(days=1)
+    assert found.calendar == Source("AMA", file="/etc/usher/events.ics")
+    assert found.schedule.dated == ()
+    assert found.pace == Pace(
+        busy=60, quiet=20, steps=(5, 30), changes=4, say="{seconds} seconds from now on"
+    )
+    assert found.schedule.paced
+    assert found.messages == (
+        Message(when=When.BEFORE, text="Soon.", ahead=timedelta(hours=2), pin=True),
+        Message(when=When.BEFORE, text="In an hour.", ahead=timedelta(hours=1)),
+        Message(when=When.LOCK, text="Thanks."),
+    )
+    (line,) = found.schedule.occurrences
+    assert line.exdate == (datetime(2026, 12, 10, 18),)
+    assert line.rdate == (datetime(2026, 12, 11, 18),)
+
+
+def test_a_cohort_room_says_how_its_seats_are_given_and_taken():
+    text = room(
+        """
+        cohort = { by = "week" }
+        grant = "invite"
+        grace = "0m"
+        on_refund = "revoke"
+        on_dispute = "keep"
+        welcome = "Hello."
+        """
+    )
+    (found,) = rules.parse(text.replace('"R"', '"R {cohort}"')).rooms
+    assert (found.cohort, found.grant) == (Cohorts("week"), "invite")
+    assert found.grace == timedelta(0)
+    assert (found.on_refund, found.on_dispute) == ("revoke", "keep")
+    assert found.welcome == "Hello."
+
+
+def test_a_room_may_wait_for_its_first_buyer_or_take_over_a_chat():
+    assert rules.parse(room('provision = "on_purchase"')).rooms[0].provision == "on_purchase"
+    assert rules.parse(room('experience = "exp_a"')).rooms[0].experience == "exp_a"
+
+
+@pytest.mark.parametrize("scheme", ["http", "https", "HTTPS"])
+def test_a_calendar_may_be_behind_either_protocol(scheme):
+    url = f"{scheme}://a.example/x.ics"
+    (found,) = rules.parse(room(f'calendar = {{ url = "{url}", word = "AMA" }}')).rooms
+    assert found.calendar == Source("AMA", url=url)
+
+
+@pytest.mark.parametrize("also", ['cohort = { by = "month" }', 'one_room_per = "occurrence"'])
+def test_a_name_that_is_missing_is_one_mistake(also):
+    assert mistakes(event(also).replace('name = "R"\n', "")) == [
+        "rooms.r.name: is missing; expected a text of 1 to 80 characters"
+    ]
+
+
+def test_a_room_that_says_nothing_of_it_has_none_of_it():
+    (found,) = rules.parse(room("")).rooms
+    assert (found.calendar, found.schedule.dated, found.pace, found.messages) == (
+        None,
+        None,
+        None,
+        (),
+    )
+    assert (found.one_room_per, found.lead, found.seats, found.plan) == ("series", None, None, None)
+    assert (found.manual_edits, found.schedule.paced) == ("respect", False)
+
+
+@pytest.mark.parametrize("key", ["archives", "archive_after"])
+@pytest.mark.parametrize(("text", "length"), [("0m", timedelta(0)), ("2d", timedelta(days=2))])
+def test_a_room_may_be_archived_at_its_last_lock_or_later(key, text, length):
+    (found,) = rules.parse(event(f'{key} = "{text}"')).rooms
+    assert found.schedule.archives == length
+
+
+def test_the_calendars_are_those_of_the_rooms_that_have_one_in_their_zones():
+    text = room('calendar = { url = "https://a.example/x.ics", word = "AMA" }')
+    found = rules.parse(text + '\n[rooms.s]\nname = "S"\nproducts = ["prod_a"]')
+    source = Source("AMA", url="https://a.example/x.ics")
+    assert found.calendars == {"r": (source, found.rooms[0].schedule.zone)}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            slow("busi = 60\nquiet = 20\nsteps = [5]"),
+            [
+                "rooms.r.slow.busi: is not a key here; did you mean 'busy'?",
+                "rooms.r.slow.busy: is missing; expected a whole number",
+            ],
+        ),
+        (room("slow = 3"), ["rooms.r.slow: expected a table, got 3"]),
+        (room("[[rooms.r.slow]]"), ["rooms.r.slow: expected a table, got [{}]"]),
+        (
+            slow("busy = 20\nquiet = 20\nsteps = [5]"),
+            ["rooms.r.slow.quiet: expected a number over 0 and below `busy`"],
+        ),
+        (
+            slow("busy = 20\nquiet = 0\nsteps = [5, 5]\nchanges = 0"),
+            [
+                "rooms.r.slow.quiet: expected a number over 0 and below `busy`",
+                "rooms.r.slow.steps: expected seconds that grow, such as [5, 15, 60]",
+                "rooms.r.slow.changes: expected 1 or more changes an hour",
+            ],
+        ),
+        (
+            slow("busy = 2\nquiet = 1\nsteps = []"),
+            ["rooms.r.slow.steps: expected seconds that grow, such as [5, 15, 60]"],
+        ),
+        (
+            slow("busy = 2\nquiet = 1\nsteps = [0, 5]"),
+            ["rooms.r.slow.steps: expected seconds that grow, such as [5, 15, 60]"],
+        ),
+        (
+            slow('busy = 2\nquiet = 1\nsteps = ["5s"]'),
+            ["rooms.r.slow.steps: expected a list: each a whole number, got ['5s']"],
+        ),
+    ],
+)
+def test_a_mistake_in_the_table_of_a_busy_chat_is_named(text, expected):
+    assert mistakes(text) == expected
+
+
+def test_the_smallest_numbers_of_a_busy_chat_are_taken():
+    text = slow("busy = 2\nquiet = 1\nsteps = [1]\nchanges = 1")
+    assert rules.parse(text).rooms[0].pace == Pace(busy=2, quiet=1, steps=(1,), changes=1)
+
+
+@pytest.mark.parametrize(
+    ("calendar", "expected"),
+    [
+        ("{}", "rooms.r.calendar.word: is missing; expected a text"),
+        ('{ word = "AMA" }', "rooms.r.calendar: expected a url or a file, and word"),
+        (
+            '{ url = "https://a.example/x", file = "x.ics", word = "AMA" }',
+            "rooms.r.calendar: expected a url or a file, and word",
+        ),
+        (
+            '{ ulr = "https://a.example/x", word = "AMA" }',
+            "rooms.r.calendar.ulr: is not a key here; did you mean 'url'?",
+        ),
+        ('{ file = "x.ics", word = " " }', "rooms.r.calendar.word: expected the word"),
+        ('{ file = "", word = "AMA" }', "rooms.r.calendar.file: expected the path of a file"),
+        *[
+            (
+                f'{{ url = "{url}", word = "AMA" }}',
+                "rooms.r.calendar.url: expected an address that begins with https://",
+            )
+            for url in ("webcal://secret", "secret", "https:///secret", "https://[secret", "")
+        ],
+        ('"https://a.example/secret.ics"', "rooms.r.calendar: expected a table such as { url ="),
+        ("3", "rooms.r.calendar: expected a table such as { url ="),
+    ],
+)
+def test_a_mistake_in_a_calendar_is_named_and_its_address_is_not(calendar, expected):
+    (only,) = mistakes(room(f"calendar = {calendar}"))
+    assert only.startswith(expected)
+    assert "secret" not in only
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            message('wen = "before"\ntext = "x"'),
+            [
+                "rooms.r.messages[0].wen: is not a key here; did you mean 'when'?",
+                'rooms.r.messages[0].when: is missing; expected "before" or "opening" or "lock"',
+            ],
+        ),
+        (
+            message('when = "after"\ntext = "x"'),
+            ['rooms.r.messages[0].when: expected "before" or "opening" or "lock", got \'after\''],
+        ),
+        (
+            message('when = "opening"\ntext = "x"\nahead = "1h"'),
+            ['rooms.r.messages[0].ahead: is for when = "before" only'],
+        ),
+        (
+            message('when = "lock"\ntext = "x"\nahead = "1h"'),
+            ['rooms.r.messages[0].ahead: is for when = "before" only'],
+        ),
+        (
+            message('when = "before"\ntext = "x"\nahead = "0m"'),
+            ['rooms.r.messages[0].ahead: expected more than 0; at the opening is when = "opening"'],
+        ),
+        (
+            message('when = "lock"\ntext = " "\n[[rooms.r.messages]]\nwhen = "lock"\npin = 1'),
+            [
+                "rooms.r.messages[0].text: expected a text that is not empty",
+                "rooms.r.messages[1].pin: expected true or false, got 1",
+                "rooms.r.messages[1].text: is missing; expected a text",
+            ],
+        ),
+        (event("messages = 3"), ["rooms.r.messages: expected a list of tables, got 3"]),
+    ],
+)
+def test_a_mistake_in_a_message_is_named(text, expected):
+    assert mistakes(text) == expected
+
+
+LOCAL = "expected a local time without an offset, such as 2026-12-03T18:00:00"
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("exdate = [2026-12-04T18:00:00]", "exdate: 2026-12-04T18:00:00 is none of its dates"),
+        ("exdate = [2026-12-10T18:00:01]", "exdate: 2026-12-10T18:00:01 is none of its dates"),
+        ("exdate = [2026-12-24T18:00:00]", "exdate: 2026-12-24T18:00:00 is none of its dates"),
+        ("exdate = [2026-12-10T18:00:00Z]", f"exdate: {LOCAL}"),
+        ("rdate = [2026-12-11T18:00:00+01:00]", f"rdate: {LOCAL}"),
+        (
+            "exdate = [2026-12-11T18:00:00], rdate = [2026-12-11T18:00:00]",
+            "exdate: 2026-12-11T18:00:00 is none of its dates",
+        ),
+        ("exdates = []", "exdates: is not a key here; did you mean 'exdate'?"),
+    ],
+)
+def test_a_date_left_out_or_added_that_cannot_be_is_named(line, expected):
+    assert mistakes(event(line=f", {line}")) == [f"rooms.r.occurrences[0].{expected}"]
+
+
+def test_a_line_whose_dates_are_all_left_out_is_a_mistake():
+    dates = ", ".join(f"2026-12-{day:02}T18:00:00" for day in (3, 10, 17))
+    assert mistakes(event(line=f", exdate = [{dates}]")) == [
+        "rooms.r.occurrences[0]: exdate leaves out all of its dates"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rule", "why"),
+    [
+        ("", "empty string"),
+        ("FREQ=DAILY;INTERVAL=0", "an INTERVAL is 1 or more"),
+        ("FREQ=WEEKLY;INTERVAL=00;BYDAY=TH", "an INTERVAL is 1 or more"),
+        ("FREQ=HOURLY", "the times of a day are FREQ=DAILY;BYHOUR=9,18"),
+        ("freq=secondly", "the times of a day are FREQ=DAILY;BYHOUR=9,18"),
+        ("FREQ=DAILY;UNTIL=2030", "an UNTIL is a time such as 20261231T235959"),
+        ("FREQ=DAILY;UNTIL=December", "an UNTIL is a time such as 20261231T235959"),
+        ("FREQ=DAILY;COUNT=3;UNTIL=20261231T180000", "COUNT and UNTIL exclude each other"),
+        ("FREQ=DAILY;UNTIL=20261231T180000;COUNT=3", "COUNT and UNTIL exclude each other"),
+        ("DTSTART:20260101T180000Z\\nRRULE:FREQ=DAILY", "`starts` is its first date"),
+        ("RRULE:FREQ=DAILY\\nEXDATE:20260102T180000", "one rule a line; exdate and rdate are keys"),
+        ("FREQ=WEEKLY;BYHAIR=1", "unknown parameter 'BYHAIR'"),
+    ],
+)
+def test_a_recurrence_that_we_cannot_reckon_with_is_a_mistake(rule, why):
+    (only,) = mistakes(repeating(rule))
+    assert only.startswith("rooms.r.occurrences[0].repeats: ")
+    assert f"is not an RRULE such as FREQ=WEEKLY;BYDAY=TH ({why}" in only
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "FREQ=DAILY;INTERVAL=10",
+        "FREQ=DAILY;UNTIL=20261231",
+        "FREQ=DAILY;UNTIL=20261231T180000",
+        "FREQ=DAILY;UNTIL=20261231T180000Z;BYHOUR=9,18",
+        "rrule:freq=weekly;count=2",
+    ],
+)
+def test_a_recurrence_that_we_can_reckon_with_is_taken(rule):
+    (found,) = rules.parse(repeating(rule)).rooms
+    assert found.schedule.first_opening == datetime(2026, 1, 1, 18, tzinfo=rules.UTC)
+
+
+EVENT_KEYS = {
+    "archive_after": '"1d"',
+    "archives": '"1d"',
+    "lead": '"1d"',
+    "locks": '"1m"',
+    "messages": "[]",
+    "one_room_per": '"series"',
+    "opens": '"1m"',
+    "plan": '"plan_a"',
+    "seats": "3",
+}
+NOT_AN_EVENT = "is for event rooms; this room has no occurrences"
+
+
+@pytest.mark.parametrize("dates", ["", "occurrences = []"])
+def test_every_key_of_an_event_room_is_a_mistake_without_occurrences(dates):
+    keys = "\n".join(f"{key} = {value}" for key, value in EVENT_KEYS.items())
+    tables = "\n".join(f"[rooms.r.{phase}]\nban_urls = true" for phase in Phase)
+    assert mistakes(room(f"{dates}\n{keys}\n{tables}")) == [
+        *(f"rooms.r.{key}: {NOT_AN_EVENT}" for key in sorted({*EVENT_KEYS, *Phase})),
+        "rooms.r.archive_after: is another word for `archives`: leave one out",
+    ]
+
+
+def test_a_calendar_makes_an_event_room_too():
+    calendar = 'calendar = { file = "x.ics", word = "AMA" }'
+    (found,) = rules.parse(room(f'{calendar}\nopens = "15m"\nseats = 3')).rooms
+    assert (found.schedule.eventful, found.seats) == (True, 3)
+
+
+COHORT = "a cohort room makes its own rooms, and its seats are those of `cohort`"
+
+
+@pytest.mark.parametrize("grant", ["grant", "grace", "on_refund", "on_dispute"])
+def test_a_key_of_grants_is_a_mistake_without_a_cohort(grant):
+    value = {"grant": "invite", "grace": "1d"}.get(grant, "keep")
+    why = "is for rooms with a cohort; here the purchase itself opens the room"
+    assert mistakes(room(f'{grant} = "{value}"')) == [f"rooms.r.{grant}: {why}"]
+    text = room(f'{grant} = "{value}"\ncohort = {{ by = "month" }}')
+    rules.parse(text.replace('"R"', '"R {cohort}"'))
+
+
+def test_a_cohort_room_has_no_rooms_of_occurrences_and_no_seats_besides_its_cohorts():
+    text = event(
+        """
+        cohort = { by = "month" }
+        experience = "exp_a"
+        lead = "1d"
+        one_room_per = "series"
+        plan = "plan_a"
+        seats = 3
+        """,
+        name="R {cohort}",
+    )
+    keys = ["experience", "lead", "one_room_per", "plan", "seats"]
+    assert mistakes(text) == [f"rooms.r.{key}: {COHORT}" for key in keys]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            event('lead = "1d"\nprovision = "on_purchase"'),
+            'lead: makes the room ahead, provision = "on_purchase" with the first buyer: leave one',
+        ),
+        (
+            event('archives = "1d"\narchive_after = "1d"'),
+            "archive_after: is another word for `archives`: leave one out",
+        ),
+        (
+            event('plan = "plan_a"'),
+            "plan: holds the seats of the room by its stock; `seats` says how many",
+        ),
+        (event("seats = 0"), "seats: expected a number of seats from 1 on, got 0"),
+        (
+            event('seats = 3\nplan = "prod_a"'),
+            "plan: expected an id that begins with plan_, got 'prod_a'",
+        ),
+        (
+            event('manual_edits = "ignore"'),
+            'manual_edits: expected "respect" or "revert", got \'ignore\'',
+        ),
+        (
+            event('one_room_per = "date"'),
+            'one_room_per: expected "series" or "occurrence", got \'date\'',
+        ),
+        (
+            event('one_room_per = "occurrence"\nexperience = "exp_a"', name="R {date}"),
+            "experience: is one room; with a room for each occurrence none is adopted",
+        ),
+        (
+            event('one_room_per = "occurrence"'),
+            "name: an occurrence's own room's name needs {date} in it",
+        ),
+        (
+            event(name="R {date}"),
+            'name: {date} is written out with one_room_per = "occurrence" only',
+        ),
+        (event(name="R {cohort}"), "name: {cohort} is written out with `cohort` only"),
+        (
+            event('opens = "99999999999d"'),
+            "opens: expected a duration such as 90m, 3d or 1h30m, of 3650d at most, got '9999999",
+        ),
+        (event("[rooms.r.open]\nban_url = true"), "open.ban_url: is not a key here; known are"),
+        (event("[rooms.r.opening]"), "opening: is not a key here; did you mean 'opens'?"),
+    ],
+)
+def test_keys_that_exclude_each_other_are_named(text, expected):
+    (only,) = mistakes(text)
+    assert only.startswith(f"rooms.r.{expected}")
+
+
+@pytest.mark.parametrize(
+    ("text", "placeholder"),
+    [
+        ('one_room_per = "occurrence"', "{date}"),
+        ('cohort = { by = "week" }', "{cohort}"),
+    ],
+)
+def test_a_name_must_fit_with_its_placeholder_written_out(text, placeholder):
+    longest = {"{date}": "Wed 30 Sep 2026, 18:00", "{cohort}": "week 49 of 2026"}[placeholder]
+    fits = "x" * (80 - len(longest)) + placeholder
+    assert rules.parse(event(text, name=fits)).rooms[0].name == fits
+    assert mistakes(event(text, name=f"x{fits}")) == [
+        f"rooms.r.name: is over 80 characters with its {placeholder} written out"
+    ]
+
+
 def test_a_file_that_cannot_be_read_says_what_to_do(tmp_path):
     with pytest.raises(rules.RulesError, match=r"set USHER_RULES to where your rooms\.toml is"):
         rules.load(tmp_path / "none.toml")
@@ -147,6 +604,7 @@ def test_a_file_that_cannot_be_read_says_what_to_do(tmp_path):
         ("1h30m", timedelta(minutes=90)),
         ("3d", timedelta(days=3)),
         ("45s", timedelta(seconds=45)),
+        ("3650d", timedelta(days=3650)),
     ],
 )
 def test_a_duration_is_read(text, length):
@@ -156,4 +614,10 @@ def test_a_duration_is_read(text, length):
 @pytest.mark.parametrize("text", ["", "90", "m", "1.5h", "-3d", "3 d", "3w"])
 def test_what_is_no_duration_is_refused(text):
     with pytest.raises(ValueError, match="not a duration"):
+        duration(text)
+
+
+@pytest.mark.parametrize("text", ["3651d", "99999999999d", "3650d1s"])
+def test_a_duration_that_no_calendar_could_hold_is_refused(text):
+    with pytest.raises(ValueError, match="too long"):
         duration(text)

@@ -74,7 +74,7 @@ if redis.call('PFCOUNT', unpack(sets)) * share < least then
   return 1
 end
 redis.call('HSET', alarm, 'since', string.format('%.0f', now + {WAKES_APART}))
-redis.call('RPUSH', prefix .. 'pending:' .. subject, 'busy')
+ask(subject, 'busy')
 wake(subject, now, (string.gsub(body, 'SUBJECT', function() return subject end)))
 return 1
 """

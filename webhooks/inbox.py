@@ -4,7 +4,10 @@ The stored delivery is the truth and arq's job only a wake-up. A subject has at 
 which it is due, and one job for it; `wake` in the scripts below is the one place that leaves jobs.
 The keys, all under `usher:{account}:`:
 
-    delivery:{id}       the delivery as JSON, for 35 days (Whop replays up to 30 days back)
+    delivery:{id}       the delivery as JSON, for 35 days (Whop replays up to 30 days back) or for
+                        longer, if the seller says so; empty once its person is forgotten
+    received            sorted set: id of a delivery -> when it was received (ms); the sweep takes
+                        out those that are gone
     pending:{subject}   list: ids of deliveries, and reasons of marks, that wait for the subject
     due                 sorted set: subject -> instant (ms) at which it wants a look
     job                 hash: subject -> id of the arq job that will give it
@@ -36,7 +39,8 @@ from webhooks.chat import HEAR
 from webhooks.events import Delivery, Message
 
 REMEMBERED: Final = 35 * 24 * 3600
-"""Seconds for which a delivery is kept, and its id known: longer than Whop's replays reach."""
+"""Seconds for which a delivery is kept, and its id known, at the least: longer than Whop's replays
+reach."""
 
 JOB_LIFE: Final = REMEMBERED * 1000
 """Milliseconds for which arq keeps a job that is due; the sweep makes new ones anyway."""
@@ -65,16 +69,25 @@ local function wake(subject, at, body, tag)
   end
   start(subject, at, body, tag)
 end
+local function ask(subject, reason)
+  local pending = prefix .. 'pending:' .. subject
+  if redis.call('EXISTS', prefix .. 'lock:' .. subject) == 0
+    and redis.call('LPOS', pending, reason) then return end
+  redis.call('RPUSH', pending, reason)
+end
 """
 """Lua: make a subject due at an instant and see to it that it has a job, or bring its job forward.
 
+`ask` leaves a reason once, however often it is given, so that what nobody can mend does not grow.
+But while a worker has the subject, it may have taken the same reason already: then it is one more.
 A script that starts with it takes the key prefix as its first argument.
 """
 
 _PUT: Final = f"""{WAKE}
 local id, subject, record, now, body = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
-local new = redis.call('SET', prefix .. 'delivery:' .. id, record, 'NX', 'EX', {REMEMBERED})
+local new = redis.call('SET', prefix .. 'delivery:' .. id, record, 'NX', 'EX', ARGV[7])
 if not new then return 0 end
+redis.call('ZADD', prefix .. 'received', now, id)
 redis.call('RPUSH', prefix .. 'pending:' .. subject, id)
 wake(subject, now, body, id)
 return 1
@@ -82,7 +95,7 @@ return 1
 
 _MARK: Final = f"""{WAKE}
 local subject, reason, at, body = ARGV[2], ARGV[3], ARGV[4], ARGV[5]
-redis.call('RPUSH', prefix .. 'pending:' .. subject, reason)
+ask(subject, reason)
 wake(subject, at, body)
 return 1
 """
@@ -161,9 +174,14 @@ class Inbox:
     It bounds each pipeline itself, so its client may do without a timeout for each answer.
     """
 
-    def __init__(self, redis: Redis, account: str) -> None:
+    def __init__(self, redis: Redis, account: str, *, kept: int = REMEMBERED) -> None:
+        """Use a client for an account's inbox; deliveries are `kept` for so many seconds.
+
+        Less than `REMEMBERED` is taken for it: an id forgotten too early would be new again.
+        """
         self.redis = redis
         self.prefix = f"usher:{account}:"
+        self._kept = max(kept, REMEMBERED)
         self._waiting: list[tuple[tuple[Any, ...], asyncio.Future[int]]] = []
         self._senders: set[asyncio.Task[None]] = set()
         self._sending = 0
@@ -177,7 +195,8 @@ class Inbox:
         """
         now, subject = delivery.received, delivery.subject or f"unknown:{delivery.id}"
         record = msgspec.json.encode(delivery)
-        return bool(await self._run(_PUT, delivery.id, subject, record, now, job(subject, now)))
+        body = job(subject, now)
+        return bool(await self._run(_PUT, delivery.id, subject, record, now, body, self._kept))
 
     async def hear(self, message: Message) -> bool:
         """Count a message and keep nothing of it; False when it was counted before.

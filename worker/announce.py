@@ -18,9 +18,13 @@ SKEW: Final = timedelta(minutes=1)
 """How far Whop's clock may be behind ours, where we look for a message that we may have written."""
 
 
-async def announce(tools: Tools, room: Room, key: str, kept: Kept, schedule: Schedule) -> None:
+async def announce(
+    tools: Tools, room: Room, key: str, kept: Kept, schedule: Schedule, *, first: bool = False
+) -> None:
     """Write every message whose moment it is, and that does not stand in the room yet.
 
+    At the first look at a channel nothing is known of what was written before, by a Usher whose
+    memory was lost: then the room is looked through.
     A message that Whop refuses is reported and left out: no room stays shut for want of a text.
 
     Raises:
@@ -29,7 +33,7 @@ async def announce(tools: Tools, room: Room, key: str, kept: Kept, schedule: Sch
     due = messages_at(schedule, room.messages, tools.clock())
     known = await tools.store.posted(key, [one.key for one in due]) if due else {}
     for one in due:
-        before = known.get(one.key)
+        before = known.get(one.key) or (Posted(one.at) if first else None)
         if before is None or not before.done:
             await write(tools, key, kept, one, before)
 
@@ -50,12 +54,12 @@ async def write(tools: Tools, key: str, kept: Kept, due: Due, before: Posted | N
             id_ = made.id
         posted = Posted(posted.began, id_)
         await tools.store.save_posted(key, due.key, posted)
-        if due.pin:
-            await _pin(tools, key, kept, id_)
     except Rejected as error:
         log.warning("message.refused", room=key, message=due.key, why=str(error))
         what, why = "message.refused", str(error)
     else:
+        if due.pin:
+            await _pin(tools, key, kept, id_)
         log.info("message.written", room=key, message=due.key, id=posted.id)
         what, why = "message.written", due.key
     await tools.store.save_posted(key, due.key, Posted(posted.began, posted.id, done=True))
@@ -65,16 +69,19 @@ async def write(tools: Tools, key: str, kept: Kept, due: Due, before: Posted | N
 
 async def _found(tools: Tools, kept: Kept, due: Due, began: datetime) -> str | None:
     """Look for a message that we may have written before we broke off."""
-    for message in await tools.whop.messages(kept.id):
-        at = message.created_at
-        if message.content == due.text and at is not None and at >= began - SKEW:
+    async for message in tools.whop.messages_since(kept.id, began - SKEW):
+        if message.content.strip() == due.text.strip():
             return message.id
     return None
 
 
 async def _pin(tools: Tools, key: str, kept: Kept, id_: str) -> None:
     """Pin a message in the stead of the one that we pinned before."""
-    await tools.whop.pin_message(id_, pinned=True)
+    try:
+        await tools.whop.pin_message(id_, pinned=True)
+    except Rejected as error:  # it stands in the room all the same
+        log.warning("message.not_pinned", room=key, id=id_, why=str(error))
+        return
     if kept.pinned and kept.pinned != id_:
         try:
             await tools.whop.pin_message(kept.pinned, pinned=False)

@@ -19,7 +19,7 @@ from worker.policy.pace import Pace, State
 from worker.policy.phases import Phase
 from worker.policy.rooms import Room, split
 from worker.policy.schedule import Change, Schedule, next_change, phase_at, settings_at
-from worker.policy.settings import Settings, WhoCanPost, changes, over, said
+from worker.policy.settings import Settings, WhoCanPost, WhoCanReact, changes, over, said
 from worker.store import Kept, Place, Step
 from worker.subjects import milliseconds
 from worker.tools import Tools
@@ -70,9 +70,8 @@ async def set_channel(
         Unavailable, Rejected: Whop did not let a step happen.
     """
     now, schedule = tools.clock(), room.schedule_of(split(key)[1], place.occurrence)
-    kept = await tools.store.kept(key)
-    if kept is None or kept.id != place.channel:
-        kept = Kept(place.channel or "")
+    kept = await _kept(tools, key, place)
+    first = place.found and kept.left is None
     archived = phase_at(schedule, now) is Phase.ARCHIVED
     state, slower, pace_look = await _pace(tools, room, kept, now, archived=archived)
     respected = kept.edit and kept.edit.holds_at(now) and _same_plan(kept, schedule, now)
@@ -84,14 +83,49 @@ async def set_channel(
     view = await _settings(tools, _View(room, key, kept, schedule, laid, now))
     if room.pace and state:
         await _keep_pace(tools, view, room.pace, state, before)
-    await announce(tools, room, key, kept, schedule)
+    await announce(tools, room, key, kept, schedule, first=first)
     coming, text = view.next_change(), next_message(schedule, room.messages, now)
+    archives = schedule.archived_from
     looks = [pace_look, text, _instant(coming, view.want) if coming else None]
+    looks.append(archives if archives and archives > now else None)
     kept.look = min((at for at in looks if at), default=None)
     await tools.store.save_kept(key, kept)
     if place.ready and archived != place.archived:
         await tools.inbox.mark(f"room:{key}", "archives", milliseconds(now))
     return kept.look
+
+
+async def _kept(tools: Tools, key: str, place: Place) -> Kept:
+    kept = await tools.store.kept(key)
+    return kept if kept and kept.id == place.channel else Kept(place.channel or "")
+
+
+async def differences(
+    tools: Tools, room: Room, key: str, place: Place, channel: Channel
+) -> dict[str, Any]:
+    """Return what a look at a channel would send now, and send nothing.
+
+    What somebody changed by hand, and is respected, is no difference; nor is what Whop itself
+    made of what was sent.
+    """
+    now, schedule = tools.clock(), room.schedule_of(split(key)[1], place.occurrence)
+    kept = await _kept(tools, key, place)
+    slower = NONE
+    if room.pace and phase_at(schedule, now) is not Phase.ARCHIVED:
+        slower = pace.settings(room.pace, await tools.chatter.state(kept.id))
+    same = _same_plan(kept, schedule, now)
+    edit = kept.edit if kept.edit and kept.edit.holds_at(now) and same else None
+    laid = Overrides(slower, edit, await tools.store.holds(key))
+    view, have = _View(room, key, kept, schedule, laid, now), settings_of(channel)
+    if kept.hidden and kept.left and not have.banned_words:
+        have = over(have, Settings(banned_words=kept.left.banned_words))
+    own = {n: v for n, v in said(kept.own).items() if n not in said(view.plan)}
+    want = over(view.want, Settings(**{n: v for n, v in own.items() if n not in said(view.want)}))
+    if untouched(have, kept.left, kept.aimed, want):
+        return {}
+    respected = same and room.manual_edits == "respect"
+    by_hand = said(edits(have, kept.left, kept.aimed, view.want)) if respected else {}
+    return {n: v for n, v in changes(want, have).items() if n not in by_hand}
 
 
 async def _settings(tools: Tools, view: _View) -> _View:
@@ -101,22 +135,29 @@ async def _settings(tools: Tools, view: _View) -> _View:
     if _same_plan(kept, view.schedule, view.now):
         view = await _edited(tools, view, have)
     want = await _with_own(tools, view, have)
-    different = changes(want, have)
+    different, left = changes(want, have), have
     if different and not untouched(have, kept.left, kept.aimed, want):
+        # Written down first: what a broken-off change left there is nobody's edit by hand.
+        kept.left, kept.aimed, kept.planned = None, want, view.plan
+        kept.seen = view.now
+        await tools.store.save_kept(view.key, kept)
         answer = await tools.whop.update_channel(kept.id, different, rank=rank)
-        have = await _read(tools, kept, answer)
+        shown = settings_of(answer)  # what somebody else changed meanwhile is not ours
+        left = over(have, Settings(**{name: getattr(shown, name) for name in different}))
         phase = phase_at(view.schedule, view.now, view.overrides)
         log.info("channel.changed", room=view.key, phase=phase, **different)
         step = Step(view.now, "channel.changed", str(different), room=view.key, id=kept.id)
         await tools.store.trail(f"channel:{view.key}", [step])
-    kept.left, kept.aimed, kept.planned = have, want, view.plan
+    kept.left, kept.aimed, kept.planned, kept.seen = left, want, view.plan, view.now
     kept.own = Settings(**{n: v for n, v in said(kept.own).items() if n in said(view.want)})
+    await tools.store.save_kept(view.key, kept)
     return view
 
 
 def _same_plan(kept: Kept, schedule: Schedule, now: datetime) -> bool:
     """Say whether the plan wants what it wanted at the last look; a change of it ends edits."""
-    return kept.planned == settings_at(schedule, now)
+    passed = next_change(schedule, kept.seen) if kept.seen else None
+    return kept.planned == settings_at(schedule, now) and not (passed and passed.at <= now)
 
 
 async def _edited(tools: Tools, view: _View, have: Settings) -> _View:
@@ -126,6 +167,10 @@ async def _edited(tools: Tools, view: _View, have: Settings) -> _View:
     if by_hand == NONE:
         return view
     respected = view.room.manual_edits == "respect"
+    beaten = _beaten(view, by_hand)
+    if respected and beaten:
+        log.warning("edit.beaten", room=view.key, by="a hold", **said(by_hand))
+        return view
     before = kept.edit.settings if kept.edit else NONE
     coming = next_change(view.schedule, view.now)
     edit = Edit(view.now, coming.at if coming else None, over(before, by_hand))
@@ -141,6 +186,13 @@ async def _edited(tools: Tools, view: _View, have: Settings) -> _View:
     return _View(view.room, view.key, kept, view.schedule, laid, view.now)
 
 
+def _beaten(view: _View, by_hand: Settings) -> bool:
+    """Say whether a person's hold decides on what somebody else changed by hand."""
+    laid = Overrides(view.overrides.pace, Edit(view.now, None, by_hand), view.overrides.holds)
+    result = settings_at(view.schedule, view.now, laid)
+    return not any(getattr(result, name) == value for name, value in said(by_hand).items())
+
+
 async def _with_own(tools: Tools, view: _View, have: Settings) -> Settings:
     """Return what is wanted, with the seller's own values where a hold has ended.
 
@@ -152,7 +204,13 @@ async def _with_own(tools: Tools, view: _View, have: Settings) -> Settings:
     kept.own = Settings(**own, **new)
     if new:
         await tools.store.save_kept(view.key, kept)
-    return over(view.want, Settings(**{n: v for n, v in own.items() if n not in want}))
+    merged = over(view.want, Settings(**{n: v for n, v in own.items() if n not in want}))
+    if "banned_words" in plan or kept.own.banned_words is None or "banned_words" not in want:
+        return merged
+    words = Settings(banned_words=kept.own.banned_words)
+    for hold in view.overrides.holds_at(view.now):
+        words = hold.laid_on(over(words, Settings(banned_words=hold.settings.banned_words)))
+    return over(merged, Settings(banned_words=words.banned_words))
 
 
 async def _read(tools: Tools, kept: Kept, channel: Channel) -> Settings:
@@ -173,13 +231,18 @@ def settings_of(channel: Channel) -> Settings:
     """Return a channel's settings as Whop shows them."""
     shown = channel.settings
     return Settings(
-        who_can_post=shown.get("who_can_post"),
-        who_can_react=shown.get("who_can_react"),
+        who_can_post=_known(WhoCanPost, shown.get("who_can_post")),
+        who_can_react=_known(WhoCanReact, shown.get("who_can_react")),
         user_posts_cooldown_seconds=shown.get("user_posts_cooldown_seconds") or 0,
         ban_media=bool(shown.get("ban_media")),
         ban_urls=bool(shown.get("ban_urls")),
         banned_words=tuple(shown.get("banned_words") or ()),
     )
+
+
+def _known(kind: Any, value: Any) -> Any:
+    """Return a value as ours; one that Usher does not know reads as not said."""
+    return kind(value) if value in tuple(kind) else None
 
 
 def _rank(before: Settings | None, after: Settings) -> Rank:
@@ -228,6 +291,7 @@ async def _keep_pace(
         text, at = law.say.replace("{seconds}", str(seconds)), view.now
         due = Due(f"pace@{milliseconds(at)}", text, pin=False, at=at, until=at)
         await write(tools, view.key, view.kept, due, None)
+        await tools.store.forget_posted(view.key, due.key)  # no other look asks for it
 
 
 async def watch(tools: Tools) -> None:
@@ -238,14 +302,23 @@ async def watch(tools: Tools) -> None:
     kept, now = await tools.store.all_kept(), tools.clock()
     late = [key for key, k in kept.items() if k.look and k.look < now - timedelta(minutes=1)]
     due = await tools.subjects.due([f"channel:{key}" for key in late])
-    reasons = {key: "overlooked" for key in late if f"channel:{key}" not in due}
+    soon = milliseconds(now + timedelta(minutes=1))
+    reasons = {
+        key: "overlooked"
+        for key in late
+        if _ruled(tools, key) and due.get(f"channel:{key}", soon) >= soon
+    }
     by_channel = {k.id: key for key, k in kept.items()}
     async for channel in tools.whop.channels():
         key = by_channel.get(channel.id)
-        if key and _moved(channel, kept[key]):
+        if key and _ruled(tools, key) and _moved(channel, kept[key]):
             reasons[key] = "edited"
     for key, reason in reasons.items():
         await tools.inbox.mark(f"channel:{key}", reason, milliseconds(now))
+
+
+def _ruled(tools: Tools, key: str) -> bool:
+    return tools.rules.room(split(key)[0]) is not None
 
 
 def _moved(channel: Channel, kept: Kept) -> bool:

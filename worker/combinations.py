@@ -6,7 +6,7 @@ from typing import Any, Final
 TITLE: Final = 80
 """Whop's limit for the title of a product, which a cohort's room shares with its product."""
 
-LONGEST: Final = {"{cohort}": "September 2026", "{date}": "Wed 30 Sep 2026, 18:00"}
+LONGEST: Final = {"{cohort}": "week 49 of 2026", "{date}": "Wed 30 Sep 2026, 18:00"}
 """The longest that a name's placeholders become."""
 
 EVENTS_ONLY: Final = {
@@ -30,10 +30,10 @@ def together(data: Mapping[str, Any], phases: Iterable[str], where: str, wrong: 
     """Name every combination of a room's keys that cannot be."""
     if "cohort" in data:
         why = "a cohort room makes its own rooms, and its seats are those of `cohort`"
-        for key in data.keys() & {"experience", "one_room_per", "seats", "plan", "lead"}:
+        for key in sorted(data.keys() & {"experience", "one_room_per", "seats", "plan", "lead"}):
             wrong(f"{where}.{key}", why)
     else:
-        for key in data.keys() & GRANTS_ONLY:
+        for key in sorted(data.keys() & GRANTS_ONLY):
             why = "is for rooms with a cohort; here the purchase itself opens the room"
             wrong(f"{where}.{key}", why)
     if not (data.get("occurrences") or "calendar" in data):
@@ -45,9 +45,13 @@ def together(data: Mapping[str, Any], phases: Iterable[str], where: str, wrong: 
 
 def _names(data: Mapping[str, Any], where: str, wrong: Wrong) -> None:
     name = str(data.get("name", ""))
-    wanted = {"{cohort}": "cohort" in data, "{date}": data.get("one_room_per") == "occurrence"}
-    for placeholder, needed in wanted.items():
-        whose = "a cohort room's" if placeholder == "{cohort}" else "an occurrence's own room's"
+    apart = data.get("one_room_per") == "occurrence"
+    for placeholder, needed, whose, key in (
+        ("{cohort}", "cohort" in data, "a cohort room's", "`cohort`"),
+        ("{date}", apart, "an occurrence's own room's", 'one_room_per = "occurrence"'),
+    ):
+        if not needed and placeholder in name:
+            wrong(f"{where}.name", f"{placeholder} is written out with {key} only")
         if needed and "name" in data and placeholder not in name:
             wrong(f"{where}.name", f"{whose} name needs {placeholder} in it")
         if needed and len(name.replace(placeholder, LONGEST[placeholder])) > TITLE:

@@ -175,7 +175,8 @@ def _instant(text: str, zone: Any) -> datetime:
 @click.option(
     "--seed", type=int, default=1, show_default=True, help="The same seed, the same year."
 )
-def simulate(days: int, buyers: int | None, seed: int) -> None:
+@click.option("--from", "from_", help="Begin on this day.  [default: today]")
+def simulate(days: int, buyers: int | None, seed: int, from_: str | None) -> None:
     """Live through a year of your rules in a minute, against a local Whop: purchases,
     cancellations, refunds, an outage of a day, clock changes, raids, edits by hand.
 
@@ -188,9 +189,10 @@ def simulate(days: int, buyers: int | None, seed: int) -> None:
     from worker.simulate import run as simulation
 
     with told():
+        rules = rules_file.load(rules_path())
         code = simulation.simulate(
-            rules_file.load(rules_path()),
-            start=now(),
+            rules,
+            start=_instant(from_, rules.zone) if from_ else now(),
             days=days,
             buyers=buyers or simulation.BUYERS,
             seed=seed,

@@ -7,48 +7,46 @@ only says where to look; the truth is read from Whop.
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Final
 
 import structlog
+from msgspec import structs
 
-from webhooks.events import Delivery
 from worker.channels import RELEASED, set_channel
+from worker.doubts import LONG_AGO, note_payment
 from worker.policy.access import (
     ENDED,
     ENTITLING,
     PAST_DUE,
     Adopt,
+    Decision,
     Give,
     Grant,
+    Left,
     Take,
     decide,
 )
+from worker.policy.differences import found_grant
 from worker.policy.news import LAG, Seen, is_ahead, is_news
 from worker.policy.rooms import Room, calendar_cohort, instance, split
 from worker.policy.schedule import next_change
 from worker.provision import provision, ready_place
-from worker.store import Member, Step
-from worker.subjects import Claim, milliseconds
+from worker.recall import recall
+from worker.store import Member, Place, Step
+from worker.subjects import TOOK, Claim, milliseconds
 from worker.tools import Tools
+from worker.whop.answers import last
 from worker.whop.errors import Conflict, Missing, Rejected, Unavailable, WhopError
-from worker.whop.types import Membership, Payment
+from worker.whop.types import Membership
 
 log = structlog.get_logger()
 
-MONEY_BACK: Final = frozenset({"refunded", "auto_refunded"})
-"""Substatuses of a payment that was paid back whole (Whop: Payment.substatus)."""
-
-IN_DISPUTE: Final = frozenset(
-    {"open_dispute", "dispute_needs_response", "dispute_under_review", "dispute_lost"}
-)
-"""Substatuses of a payment that is disputed or lost. An inquiry (`dispute_warning...`) moves no
-money, and a dispute that was won is over."""
+VERIFY: Final = "verify"
+"""Why a subject is due that was found not to be as it should."""
 
 FIRST_PURCHASE: Final = "first_purchase"
 """Why a room is due that waited for its first buyer."""
-
-LONG_AGO: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 async def converge(tools: Tools, claim: Claim) -> datetime | None:
@@ -71,23 +69,29 @@ async def member(tools: Tools, claim: Claim, user: str) -> datetime | None:
     A room, or a payment, that cannot be dealt with does not hold up the others.
     """
     known = await tools.store.member(user)
+    if not known.rules and await recall(tools):
+        known = await tools.store.member(user)
     now = tools.clock()
     if not _worth_a_look(tools, claim, known, now):
         log.info("member.unchanged")
         return known.look_again
     memberships = await tools.whop.memberships(user)
     _remember(known, memberships, now)
-    known.rules = tools.rules.mark
-    errors = await _look_at_payments(tools, claim.deliveries, known)
+    known.rules, known.looked = tools.rules.mark, now
+    errors = await _look_at_payments(tools, claim, user, known)
     team = user in (await tools.store.team() or ())
     decision = decide(tools.rules.rooms, memberships, known.facts(team=team), now)
+    if await _know_again(tools, user, known, memberships, decision):
+        decision = decide(tools.rules.rooms, memberships, known.facts(team=team), now)
     await _open_on_purchase(tools, memberships)
     await _count_seats(tools, user, memberships)
     known.look_again = _sooner(decision.look_again, _whop_lags(claim, known, now))
-    steps = [Step(now, r.code, why=r.why, deliveries=claim.taken) for r in decision.reports]
+    took = claim.taken[:TOOK]
+    steps = [Step(now, r.code, why=r.why, deliveries=took) for r in decision.reports]
     for action in decision.actions:
         try:
-            steps.append(await _apply(tools, user, known, action))
+            step = await _apply(tools, user, known, action)
+            steps.append(structs.replace(step, deliveries=took))
         except WhopError as error:
             known.salt += isinstance(error, Rejected)
             errors.append(error)
@@ -95,8 +99,7 @@ async def member(tools: Tools, claim: Claim, user: str) -> datetime | None:
         log.warning(report.code, why=report.why)
     if not (decision.actions or errors):
         log.info("member.in_order", memberships=len(memberships))
-    if errors:
-        known.seen = {}  # so that the next delivery is news, whatever it says
+    known.unfinished = bool(errors)
     await tools.store.save_member(user, known)
     await tools.store.trail(claim.subject, steps)
     _raise_first(errors)
@@ -112,7 +115,8 @@ def _raise_first(errors: Sequence[WhopError]) -> None:
 def _worth_a_look(tools: Tools, claim: Claim, known: Member, now: datetime) -> bool:
     if claim.reasons or claim.tries > 1 or not claim.deliveries:
         return True
-    if known.rules != tools.rules.mark or (known.look_again and known.look_again <= now):
+    changed = known.unfinished or known.rules != tools.rules.mark
+    if changed or (known.look_again and known.look_again <= now):
         return True
     doubtful = known.refunded.keys() | known.disputed.keys()
     return any(d.membership in doubtful or is_news(d, known.seen) for d in claim.deliveries)
@@ -130,45 +134,72 @@ def _sooner(one: datetime | None, other: datetime | None) -> datetime | None:
 
 def _remember(known: Member, memberships: Sequence[Membership], now: datetime) -> None:
     """Keep what Whop shows, and since when a membership is past due."""
-    known.seen = {m.id: Seen(m.status, m.product, m.updated_at) for m in memberships}
+    known.seen = {m.id: Seen.of(m) for m in memberships}
     late = [m.id for m in memberships if m.status == PAST_DUE]
     known.past_due = {id_: known.past_due.get(id_, now) for id_ in late}
 
 
 async def _look_at_payments(
-    tools: Tools, deliveries: Sequence[Delivery], known: Member
+    tools: Tools, claim: Claim, user: str, known: Member
 ) -> list[WhopError]:
     """Read the payments behind refunds and disputes, where a room's rules ask what came of them.
 
-    A later payment for the same membership speaks for it anew. Returns what could not be read.
+    A verification reads all of the member's: news of them may be lost. Returns what could not be
+    read.
     """
     errors: list[WhopError] = []
     if not any(room.on_refund or room.on_dispute for room in tools.rules.rooms):
         return errors
+    if VERIFY in claim.reasons:
+        return await _look_at_all_payments(tools, user, known)
     doubtful = known.refunded.keys() | known.disputed.keys()
-    hints = [d for d in deliveries if d.about in ("refund", "dispute") or d.membership in doubtful]
+    hints = [
+        d for d in claim.deliveries if d.about in ("refund", "dispute") or d.membership in doubtful
+    ]
     for id_ in sorted({hint.payment for hint in hints if hint.payment}):
         try:
-            _note_payment(known, await tools.whop.payment(id_))
+            note_payment(known, await tools.whop.payment(id_))
         except WhopError as error:
             errors.append(error)
     return errors
 
 
-def _note_payment(known: Member, payment: Payment) -> None:
-    """Keep what became of a payment; one without a membership speaks for all of its product's."""
-    bought = [id_ for id_, seen in known.seen.items() if seen.product == payment.product]
-    at = payment.created_at or LONG_AGO
-    for id_ in [payment.membership] if payment.membership else bought:
-        for among, doubts in ((MONEY_BACK, known.refunded), (IN_DISPUTE, known.disputed)):
-            mine = doubts.pop(id_, {})
-            mine.pop(payment.id, None)
-            if payment.substatus in among:
-                mine[payment.id] = at
-            elif payment.substatus == "succeeded":
-                mine = {other: when for other, when in mine.items() if when > at}
-            if mine:
-                doubts[id_] = mine
+async def _look_at_all_payments(tools: Tools, user: str, known: Member) -> list[WhopError]:
+    try:
+        paid = [payment async for payment in tools.whop.payments(user=user)]
+    except WhopError as error:
+        return [error]
+    for payment in sorted(paid, key=lambda one: one.created_at or LONG_AGO):
+        note_payment(known, payment)
+    return []
+
+
+async def _know_again(
+    tools: Tools,
+    user: str,
+    known: Member,
+    memberships: Sequence[Membership],
+    decision: Decision,
+) -> bool:
+    """Look, before giving for the first time, for a grant of which the record was lost.
+
+    Returns whether there was one.
+    """
+    rooms = [a.room for a in decision.actions if isinstance(a, Give)]
+    rooms = [room for room in rooms if room.key not in known.grants]
+    sold = {product for room in rooms for product in room.products}
+    others = sorted({m.product for m in memberships if m.product} - sold) if rooms else []
+    hidden = await tools.store.hidden(others)
+    before = len(known.grants)
+    for room in rooms if hidden else ():
+        grant = found_grant(room, hidden, memberships)
+        if grant:
+            known.grants[room.key] = grant
+            await tools.store.remember_grant(user, known, room.key, grant)
+            log.warning(
+                "grant.found", room=instance(room, grant.cohort), membership=grant.membership
+            )
+    return len(known.grants) > before
 
 
 async def _open_on_purchase(tools: Tools, memberships: Sequence[Membership]) -> None:
@@ -205,7 +236,9 @@ async def _count_seats(tools: Tools, user: str, memberships: Sequence[Membership
             log.warning("seats.oversold", room=room.key, sold=sold, seats=room.seats)
 
 
-async def _apply(tools: Tools, user: str, known: Member, action: Give | Adopt | Take) -> Step:
+async def _apply(
+    tools: Tools, user: str, known: Member, action: Give | Adopt | Take | Left
+) -> Step:
     match action:
         case Give():
             return await _give(tools, user, known, action)
@@ -213,6 +246,8 @@ async def _apply(tools: Tools, user: str, known: Member, action: Give | Adopt | 
             return await _adopt(tools, user, known, action)
         case Take():
             return await _take(tools, user, known, action)
+        case Left():
+            return await _left(tools, user, known, action)
 
 
 async def _give(tools: Tools, user: str, known: Member, give: Give) -> Step:
@@ -238,12 +273,13 @@ async def _give(tools: Tools, user: str, known: Member, give: Give) -> Step:
         what, held = "member.invited", replace(intended, invited=True)
     else:
         made = await tools.whop.create_membership(plan=intended.plan, user=user, key=idempotency)
-        known.seen[made.id] = Seen(made.status, made.product, made.updated_at)
+        known.seen[made.id] = Seen.of(made)
         what, held = "member.granted", replace(intended, membership=made.id)
+    answer = last()
     known.grants[room.key] = held
     await tools.store.granted(user, known, key)
     log.info(what, room=key, membership=held.membership, why=give.why)
-    return Step(tools.clock(), what, why=give.why, room=key, id=held.membership)
+    return Step(tools.clock(), what, give.why, key, held.membership, call=answer)
 
 
 async def _cohort(tools: Tools, room: Room, user: str, bought: datetime) -> str:
@@ -270,14 +306,24 @@ async def _take(tools: Tools, user: str, known: Member, take: Take) -> Step:
     idempotency = f"usher/cancel/{take.membership}/{known.salt}"
     try:
         ended = await tools.whop.cancel(take.membership, key=idempotency)
-        known.seen[ended.id] = Seen(ended.status, ended.product, ended.updated_at)
+        known.seen[ended.id] = Seen.of(ended)
     except (Conflict, Missing) as refusal:
         await _make_sure(tools, take.membership, refusal)
         log.info("member.gone_already", room=key, why=str(refusal))
     known.grants[take.room.key] = replace(grant, membership=take.membership, taken=True)
     await tools.store.taken(user, known, key)
     log.info("member.revoked", room=key, membership=take.membership, why=take.why)
-    return Step(tools.clock(), "member.revoked", why=take.why, room=key, id=take.membership)
+    return Step(tools.clock(), "member.revoked", take.why, key, take.membership, call=last())
+
+
+async def _left(tools: Tools, user: str, known: Member, left: Left) -> Step:
+    """Take note that a grant has ended without us, where nothing calls for it any more."""
+    grant = known.grants[left.room.key]
+    known.grants[left.room.key] = replace(grant, taken=True)
+    key = instance(left.room, grant.cohort)
+    await tools.store.taken(user, known, key)
+    log.info("member.left", room=key, membership=left.membership)
+    return Step(tools.clock(), "member.left", room=key, id=left.membership)
 
 
 async def _make_sure(tools: Tools, id_: str, refusal: Rejected) -> None:
@@ -313,6 +359,8 @@ async def _pass_on(tools: Tools, claim: Claim, user: str | None) -> None:
     now = milliseconds(tools.clock())
     for reason in claim.taken:
         await tools.inbox.mark(f"member:{user}", reason, now)
+    step = Step(tools.clock(), "subject.passed_on", id=user, deliveries=claim.taken[:TOOK])
+    await tools.store.trail(claim.subject, [step])
 
 
 async def nobody(_: Tools, claim: Claim, __: str) -> None:
@@ -334,12 +382,24 @@ async def room(tools: Tools, claim: Claim, key: str) -> datetime | None:
     if found.one_room_per == "occurrence" and part is None:
         return await _make_ahead(tools, found)
     place = await tools.store.place(key)
-    if not (place and (place.ready or place.making)) and FIRST_PURCHASE not in claim.reasons:
+    begun = place and (place.ready or place.making or place.product)
+    if not begun and FIRST_PURCHASE not in claim.reasons:
         due = found.due_from(part, tools.clock())
         if due is None or due > tools.clock():
             return due
-    await provision(tools, found, part)
+    try:
+        await provision(tools, found, part, anew=VERIFY in claim.reasons)
+    except Missing as missing:
+        await _gone(tools, key, place, missing)
     return None
+
+
+async def _gone(tools: Tools, key: str, place: Place | None, missing: Missing) -> None:
+    """Forget an archived room that somebody deleted on Whop; any other is missed."""
+    if not (place and place.archived):
+        raise missing
+    await tools.store.gone(key)
+    log.info("room.gone", room=key, id=place.experience)
 
 
 async def _make_ahead(tools: Tools, found: Room) -> datetime | None:
@@ -361,7 +421,11 @@ async def channel(tools: Tools, claim: Claim, key: str) -> datetime | None:
         return None
     place = await tools.store.place(key)
     if place and place.ready:
-        return await set_channel(tools, found, key, place, released=RELEASED in claim.reasons)
+        try:
+            return await set_channel(tools, found, key, place, released=RELEASED in claim.reasons)
+        except Missing as missing:
+            await _gone(tools, key, place, missing)
+            return None
     await provision(tools, found, split(key)[1])
     return None
 
@@ -377,8 +441,10 @@ async def next_planned(tools: Tools, subject: str) -> datetime | None:
         return None
     place = await tools.store.place(key)
     schedule = found.schedule_of(split(key)[1], place.occurrence if place else None)
-    coming = next_change(schedule, tools.clock())
-    return coming.at if coming else None
+    now, coming = tools.clock(), next_change(schedule, tools.clock())
+    archives = schedule.archived_from
+    changes = [coming.at if coming else None, archives if archives and archives > now else None]
+    return min((at for at in changes if at), default=None)
 
 
 async def _room(tools: Tools, key: str) -> Room | None:

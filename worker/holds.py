@@ -177,6 +177,6 @@ async def _done(subjects: Subjects, keys: Sequence[str], now: datetime) -> bool:
     for _ in range(round(PATIENCE / 0.1)):
         due = await subjects.due([f"channel:{key}" for key in keys])
         if all(at > milliseconds(now) for at in due.values()):
-            return True
+            return not await subjects.failing([f"channel:{key}" for key in keys])
         await asyncio.sleep(0.1)
     return False

@@ -5,11 +5,14 @@ tried and when it has failed for good is ours to know (`worker.subjects`).
 """
 
 from collections.abc import Collection
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import structlog
+from redis.exceptions import RedisError
 
+from webhooks.inbox import InboxUnavailable
 from worker import channels, converge
+from worker.catchup import Found
 from worker.policy import retry
 from worker.policy.rooms import split
 from worker.subjects import Claim, milliseconds
@@ -29,13 +32,22 @@ async def run(tools: Tools, subject: str) -> None:
         subject=subject, deliveries=deliveries, attempt=claim.tries
     ):
         try:
-            await _settle(tools, claim)
+            await _when_whop_is_there(tools, claim)
         finally:  # nothing happens where it was settled
             await tools.subjects.release(claim)
 
 
+async def _when_whop_is_there(tools: Tools, claim: Claim) -> None:
+    """Wait, claimed, while Whop is down: the sweep would take an unclaimed job for a dead one."""
+    if await tools.breaker.gate(ahead=claim.subject.startswith(("room:", "channel:"))):
+        await _settle(tools, claim)
+    else:
+        await _hold(tools, claim, "Whop is down")
+
+
 async def _settle(tools: Tools, claim: Claim) -> None:
-    late = retry.gives_up(claim.first_try, tools.clock())
+    began = claim.first_try + tools.breaker.time_lost(claim.first_try)
+    late = retry.gives_up(began, tools.clock())
     if late and claim.tries > retry.MOST:
         await _bury(tools, claim, RuntimeError("it takes its worker down each time"))
         return
@@ -44,6 +56,9 @@ async def _settle(tools: Tools, claim: Claim) -> None:
     except Forbidden as error:
         await _bury(tools, claim, error)
     except WhopError as error:
+        if tools.breaker.open and isinstance(error, Unavailable):
+            await _hold(tools, claim, _words(error))
+            return
         after = (isinstance(error, Unavailable) and error.after) or 0
         await _again(tools, claim, error, for_good=late, after=after)
     except Exception as error:  # a bug of ours must not cost a buyer their place
@@ -51,6 +66,14 @@ async def _settle(tools: Tools, claim: Claim) -> None:
         await _again(tools, claim, error, for_good=late)
     else:
         await tools.subjects.done(claim, tools.clock(), look_again)
+        tools.meters.ended(claim.subject, "done")
+
+
+async def _hold(tools: Tools, claim: Claim, why: str) -> None:
+    """Put a job off that Whop's being down has cut off: it counts as no try."""
+    now = tools.clock()
+    await tools.subjects.held(claim, now, now + timedelta(seconds=1), why)
+    tools.meters.ended(claim.subject, "held")
 
 
 async def _again(
@@ -63,13 +86,15 @@ async def _again(
     asked = min(timedelta(seconds=after), retry.LONGEST)
     pause = max(retry.pause(claim.tries, tools.rng), asked)
     log.warning("job.retrying", why=_words(error), seconds=round(pause.total_seconds(), 1))
-    await tools.subjects.later(claim, now, now + pause)
+    await tools.subjects.later(claim, now, now + pause, _words(error))
+    tools.meters.ended(claim.subject, "later")
 
 
 async def _bury(tools: Tools, claim: Claim, error: Exception) -> None:
     log.error("job.died", why=_words(error), next=_advice(error))
     next_planned = await converge.next_planned(tools, claim.subject)
     await tools.subjects.dead(claim, tools.clock(), _words(error), next_planned)
+    tools.meters.ended(claim.subject, "dead")
 
 
 def _words(error: Exception) -> str:
@@ -87,12 +112,43 @@ def _advice(error: Exception) -> str:
 
 async def sweep(tools: Tools) -> None:
     """Mend what has no job or a dead worker's; runs every ten seconds on one of the workers."""
-    for subject in await tools.subjects.sweep(tools.clock()):
-        log.warning("job.mended", subject=subject, why="it was due and nobody worked on it")
+    now = tools.clock()
+    mended = dict.fromkeys(await tools.subjects.sweep(now), "it was due and nobody worked on it")
+    for subject in await tools.strays.mend(milliseconds(now)):
+        mended[subject] = "something waited for it and it was not due"
+    for subject, why in mended.items():
+        log.warning("job.mended", subject=subject, why=why)
+    tools.meters.mended(len(mended))
+
+
+async def catch_up(tools: Tools, since: datetime | None = None) -> Found | None:
+    """Take in what Whop could not deliver; every five minutes, and when a worker starts.
+
+    Returns what was found, or None where that could not be seen; the reason is in the log.
+    """
+    if tools.breaker.open:
+        return None
+    async with tools.leases.holding("catch-up"):
+        try:
+            found = await tools.catch_up.run(since=since)
+        except (
+            WhopError,
+            InboxUnavailable,
+            RedisError,
+            LookupError,
+            TypeError,
+            ValueError,
+        ) as error:
+            log.warning("catch_up.broken_off", why=_words(error), next="it begins again by itself")
+            return None
+    tools.meters.caught_up(found.stored if found else 0)
+    return found
 
 
 async def watch(tools: Tools) -> None:
     """Look for channels that somebody changed by hand; runs every minute on one of the workers."""
+    if tools.breaker.open:
+        return
     try:
         await channels.watch(tools)
     except WhopError as error:

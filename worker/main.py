@@ -13,6 +13,7 @@ import random
 import secrets
 import signal
 import socket
+import time
 import zoneinfo
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,10 +33,17 @@ from webhooks import log as logs
 from webhooks.durability import WANTED, Unknowable, shortcomings
 from webhooks.inbox import JOB_LIFE, Inbox, InboxUnavailable, connect
 from worker import jobs, rules
+from worker.breaker import Breaker, asking
 from worker.calendars.refresh import Calendars
+from worker.catchup import CatchUp, Found, Ours
 from worker.chatter import Chatter
+from worker.health import Health, Pulse, serving
+from worker.inspection import nightly
 from worker.leases import RENEW_EVERY, Leases
+from worker.meters import Meters
+from worker.recall import recall
 from worker.store import Store
+from worker.strays import Strays
 from worker.subjects import Subjects
 from worker.tools import Tools
 from worker.whop.client import NEEDS, Whop
@@ -51,6 +59,9 @@ QUEUE_READ_LIMIT: Final = 500
 """Ids that arq reads at a time: more than all workers run at once, or they hide what waits."""
 
 POLL: Final = 0.05
+HOUSE_POLL: Final = 0.5
+HOUSE_JOBS: Final = 10
+HIGHEST_PORT: Final = 65535
 FINISH: Final = 8
 """Seconds that running jobs have after SIGTERM; then they are given back."""
 
@@ -73,6 +84,9 @@ class Settings:
     api_url: str = API_URL
     log: str | None = None
     quota: tuple[int, int] = DEFAULT
+    webhook: Ours = field(default_factory=Ours)
+    host: str = "127.0.0.1"
+    port: int | None = None
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> "Settings":
@@ -103,7 +117,27 @@ class Settings:
             redis_url=given["REDIS_URL"],
             api_url=given.get("WHOP_API_URL") or API_URL,
             log=given.get("USHER_LOG") or None,
+            webhook=_ours(given),
+            host=given.get("USHER_HOST") or "127.0.0.1",
+            port=_port(given.get("USHER_WORK_PORT") or ""),
         )
+
+
+def _ours(given: Mapping[str, str]) -> Ours:
+    said, enable = given.get("WHOP_WEBHOOK") or None, given.get("USHER_ENABLE_WEBHOOK") or "no"
+    if said and not said.startswith(("hook_", "https://", "http://")):
+        raise SettingsError("WHOP_WEBHOOK must be a webhook's id (hook_...) or its whole URL")
+    if enable not in ("yes", "no"):
+        raise SettingsError(f"USHER_ENABLE_WEBHOOK must be yes or no, not {enable!r}")
+    return Ours(said, enable == "yes")
+
+
+def _port(text: str) -> int | None:
+    if not text:
+        return None
+    if not (text.isascii() and text.isdigit() and int(text) <= HIGHEST_PORT):
+        raise SettingsError(f"USHER_WORK_PORT must be a number up to {HIGHEST_PORT}, not {text!r}")
+    return int(text)
 
 
 def clock() -> datetime:
@@ -112,7 +146,11 @@ def clock() -> datetime:
 
 
 def assemble(
-    settings: Settings, redis: Any, http: httpx.AsyncClient, clock: Callable[[], datetime]
+    settings: Settings,
+    redis: Any,
+    http: httpx.AsyncClient,
+    clock: Callable[[], datetime],
+    meters: Meters | None = None,
 ) -> Tools:
     """Build what the jobs work with."""
     account = settings.rules.account
@@ -123,15 +161,22 @@ def assemble(
     quota = Quota(
         redis.connection_pool, prefix=f"{inbox.prefix}quota", who=key, quota=settings.quota
     )
+    meters = meters or Meters()
+    breaker = Breaker(redis, inbox.prefix, clock=clock, listener=meters)
+    whop = Whop(http, account=account, quota=quota, rng=rng, listener=breaker)
     return Tools(
         rules=settings.rules,
-        whop=Whop(http, account=account, quota=quota, rng=rng),
+        whop=whop,
         store=Store(redis, inbox.prefix),
         subjects=Subjects(redis, inbox.prefix, leases),
         inbox=inbox,
         leases=leases,
         calendars=Calendars(redis, inbox.prefix, clock=clock),
         chatter=Chatter(redis, inbox.prefix),
+        breaker=breaker,
+        catch_up=CatchUp(inbox, whop, account=account, ours=settings.webhook, clock=clock),
+        strays=Strays(redis, inbox.prefix),
+        meters=meters,
         clock=clock,
         rng=rng,
     )
@@ -158,24 +203,62 @@ async def read_calendars(ctx: dict[str, Any]) -> None:
     await jobs.read_calendars(ctx["tools"])
 
 
+async def inspect(ctx: dict[str, Any]) -> None:
+    """Arq's cron job: prove that access equals purchases; of the hours, only one at night does."""
+    await nightly(ctx["tools"])
+
+
 async def refresh_team(ctx: dict[str, Any]) -> None:
     """Arq's cron job: ask who the admins are."""
     await jobs.refresh_team(ctx["tools"])
 
 
-def options(settings: Settings, *, clock: Callable[[], datetime] = clock) -> dict[str, Any]:
-    """Return arq's settings for a whole worker, whose start brings the lane for rooms with it."""
+async def take_in(ctx: dict[str, Any]) -> None:
+    """Arq's cron job: take in what Whop could not deliver."""
+    await jobs.catch_up(ctx["tools"])
+
+
+async def catch_up(settings: Settings, since: datetime | None = None) -> Found | None:
+    """Catch up once, from a command; None where it could not be done, which the log explains."""
+    redis = connect(settings.redis_url)
+    try:
+        async with _client(settings) as http:
+            return await jobs.catch_up(assemble(settings, redis, http, clock), since)
+    finally:
+        await redis.aclose()
+
+
+def options(
+    settings: Settings,
+    *,
+    clock: Callable[[], datetime] = clock,
+    health: Health | None = None,
+) -> dict[str, Any]:
+    """Return arq's settings for a whole worker, whose start brings the other lanes with it."""
     lane = _lane(settings, "queue", MAX_JOBS)
-    start, stop = _hooks(settings, lane["redis_pool"], clock)
-    return lane | {
+    start, stop = _hooks(settings, lane["redis_pool"], clock, health or _health())
+    return lane | {"on_startup": start, "on_shutdown": stop}
+
+
+def _health() -> Health:
+    return Health(Meters(), Pulse(time.monotonic))
+
+
+def _house(settings: Settings) -> dict[str, Any]:
+    """Return arq's settings for what keeps house: no crowd of buyers, and no Whop that is down and
+    makes them wait, keeps it from its work.
+    """
+    every_five, every_ten = set(range(0, 60, 5)), set(range(0, 60, 10))
+    return _lane(settings, "queue:house", HOUSE_JOBS) | {
+        "poll_delay": HOUSE_POLL,
         "cron_jobs": [
-            cron(sweep, second=set(range(0, 60, 10)), run_at_startup=True, keep_result=0),
+            cron(sweep, second=every_ten, run_at_startup=True, keep_result=0),
             cron(watch, second=30, keep_result=0),
-            cron(read_calendars, minute=set(range(0, 60, 10)), run_at_startup=True, keep_result=0),
-            cron(refresh_team, minute=set(range(0, 60, 10)), keep_result=0),
+            cron(read_calendars, minute=every_ten, run_at_startup=True, keep_result=0),
+            cron(inspect, minute=23, keep_result=0),
+            cron(refresh_team, minute=every_ten, keep_result=0),
+            cron(take_in, minute=every_five, run_at_startup=True, keep_result=0),
         ],
-        "on_startup": start,
-        "on_shutdown": stop,
     }
 
 
@@ -209,47 +292,85 @@ def _lane(settings: Settings, queue: str, jobs: int) -> dict[str, Any]:
     }
 
 
-def _hooks(settings: Settings, redis: Any, clock: Callable[[], datetime]) -> tuple[Hook, Hook]:
+def _client(settings: Settings) -> httpx.AsyncClient:
+    return httpx.AsyncClient(
+        base_url=settings.api_url,
+        headers={"Authorization": f"Bearer {settings.api_key}", "User-Agent": "usher"},
+        limits=httpx.Limits(max_connections=2 * MAX_JOBS + ROOM_JOBS),
+    )
+
+
+def _hooks(
+    settings: Settings, redis: Any, clock: Callable[[], datetime], health: Health
+) -> tuple[Hook, Hook]:
     """Return what arq runs at a worker's start and at its end."""
 
     async def start(ctx: dict[str, Any]) -> None:
-        http = httpx.AsyncClient(
-            base_url=settings.api_url,
-            headers={"Authorization": f"Bearer {settings.api_key}", "User-Agent": "usher"},
-            limits=httpx.Limits(max_connections=2 * MAX_JOBS + ROOM_JOBS),
-        )
-        ctx["http"], ctx["tools"] = http, assemble(settings, redis, http, clock)
-        ctx["renewing"] = asyncio.create_task(_renew(ctx["tools"].leases))
-        await _look_round(ctx["tools"], redis)
-        await jobs.refresh_team(ctx["tools"])
-        await jobs.open_up(ctx["tools"])
+        ctx["http"] = http = _client(settings)
+        ctx["tools"] = tools = assemble(settings, redis, http, clock, health.meters)
+        ctx["beside"] = [
+            asyncio.create_task(_renew(tools.leases)),
+            asyncio.create_task(tools.breaker.keep(asking(tools.whop))),
+        ]
+        await _look_round(tools, redis)
+        await jobs.refresh_team(tools)
+        await _recall(tools)
+        await jobs.open_up(tools)
+        health.tools = tools
         ctx["stopping"] = asyncio.Event()
-        ctx["rooms"] = asyncio.create_task(_rooms(settings, ctx["tools"], ctx["stopping"]))
+        ctx["lanes"] = asyncio.gather(
+            _aside(ctx, "rooms", _lane(settings, "queue:rooms", ROOM_JOBS), health.pulse),
+            _aside(ctx, "house", _house(settings), health.pulse),
+        )
 
     return start, _close
 
 
+async def _recall(tools: Tools) -> None:
+    """Learn from Whop what is ours, if Redis is new or was emptied; or the first buyer asks."""
+    try:
+        await recall(tools)
+    except (WhopError, LookupError, TypeError, ValueError) as error:
+        log.warning(
+            "mirror.unknown", why=str(error), next="it is asked again before anybody is let in"
+        )
+
+
 async def _close(ctx: dict[str, Any]) -> None:
     """End what a worker's start began; twice is once."""
-    if "rooms" in ctx:
+    if "lanes" in ctx:
         ctx["stopping"].set()
-        await ctx.pop("rooms")
-    if "renewing" in ctx:
-        ctx.pop("renewing").cancel()
+        await ctx.pop("lanes")
+    if "beside" in ctx:
+        await _end(ctx.pop("beside"))
         await ctx["http"].aclose()
 
 
-async def _rooms(settings: Settings, tools: Tools, stopping: asyncio.Event) -> None:
-    """Run the lane for rooms and channels beside the other, until that one ends."""
+async def _aside(main: dict[str, Any], name: str, options: dict[str, Any], pulse: Pulse) -> None:
+    """Run a lane beside the main one, with the same tools, until that one ends."""
 
     async def start(ctx: dict[str, Any]) -> None:
-        ctx["tools"] = tools
+        ctx["tools"] = main["tools"]
 
     def lane() -> Worker:
-        options = _lane(settings, "queue:rooms", ROOM_JOBS)
-        return Worker(**options, on_startup=start, handle_signals=False)
+        return _Lane(name, pulse, on_startup=start, handle_signals=False, **options)
 
-    await _keep_running(stopping, lane)
+    await _keep_running(main["stopping"], lane)
+    pulse.forget(name)
+
+
+class _Lane(Worker):
+    """One of arq's loops, which says that it goes round."""
+
+    def __init__(self, name: str, pulse: Pulse, **options: Any) -> None:
+        super().__init__(**options)
+        self._name = name
+        self._pulse = pulse
+
+    async def heart_beat(self) -> None:
+        """Be heard, as arq has it after each poll."""
+        self._pulse.beat(self._name)
+        await super().heart_beat()
 
 
 async def _renew(leases: Leases) -> None:
@@ -293,11 +414,18 @@ async def _supervise(settings: Settings) -> None:
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, stopping.set)
 
+    health = _health()
+
     def worker() -> Worker:
         log.info("worker.started", account=settings.rules.account, api=settings.api_url)
-        return Worker(**options(settings), handle_signals=False)
+        health.tools = None  # until it has started
+        health.pulse.forget()
+        return _Lane(
+            "members", health.pulse, handle_signals=False, **options(settings, health=health)
+        )
 
-    await _keep_running(stopping, worker)
+    async with serving(health, settings.host, settings.port):
+        await _keep_running(stopping, worker)
     log.info("worker.stopped")
 
 
@@ -325,6 +453,8 @@ async def run_until(stopping: asyncio.Event, worker: Worker) -> None:
     if not running.done():
         log.info("worker.stopping", jobs=len(worker.tasks))
         worker.allow_pick_jobs = False
+        if "tools" in worker.ctx:
+            worker.ctx["tools"].breaker.dismiss()
         if "stopping" in worker.ctx:
             worker.ctx["stopping"].set()
         await asyncio.wait(

@@ -8,10 +8,13 @@ from redis.asyncio import Redis
 from webhooks.inbox import Inbox, connect
 from worker.calendars.reading import read
 from worker.calendars.refresh import Calendars
+from worker.chatter import Chatter
+from worker.policy import pace
 from worker.policy.overrides import Overrides
-from worker.policy.rooms import Room
+from worker.policy.rooms import Room, split
+from worker.policy.settings import Settings
 from worker.rules import Rules
-from worker.store import Store
+from worker.store import Kept, Store
 
 
 async def outlook(
@@ -31,7 +34,9 @@ async def outlook(
     redis = connect(redis_url)
     try:
         prefix = Inbox(redis, rules.account).prefix
-        return await dated(rules, redis, prefix, now), await _overrides(Store(redis, prefix))
+        return await dated(rules, redis, prefix, now), await _overrides(
+            rules, Store(redis, prefix), Chatter(redis, prefix)
+        )
     finally:
         await redis.aclose()
 
@@ -56,8 +61,19 @@ async def _read_now(room: Room, now: datetime) -> Room:
     return replace(room, schedule=replace(room.schedule, dated=dates))
 
 
-async def _overrides(store: Store) -> dict[str, Overrides]:
+async def _overrides(rules: Rules, store: Store, chatter: Chatter) -> dict[str, Overrides]:
     kept = await store.all_kept()
     return {
-        key: Overrides(edit=one.edit, holds=await store.holds(key)) for key, one in kept.items()
+        key: await laid(rules.room(split(key)[0]), key, one, store, chatter)
+        for key, one in kept.items()
     }
+
+
+async def laid(
+    room: Room | None, key: str, kept: Kept | None, store: Store, chatter: Chatter
+) -> Overrides:
+    """Return what lies on the plan of a room as it exists."""
+    slower = Settings()
+    if room and room.pace and kept:
+        slower = pace.settings(room.pace, await chatter.state(kept.id))
+    return Overrides(slower, kept.edit if kept else None, await store.holds(key))

@@ -18,7 +18,7 @@ from worker.policy.schedule import phase_at
 from worker.store import Place, Step
 from worker.subjects import milliseconds
 from worker.tools import Tools
-from worker.whop.errors import Rejected
+from worker.whop.errors import Missing, Rejected
 from worker.whop.types import Experience
 
 log = structlog.get_logger()
@@ -41,14 +41,21 @@ async def ready_place(tools: Tools, room: Room, cohort: str | None) -> Place:
     return tools.places[key]
 
 
-async def provision(tools: Tools, room: Room, part: str | None) -> Place:
-    """Bring a room into being, or bring it up to date with the rules, under its lease."""
+async def provision(tools: Tools, room: Room, part: str | None, *, anew: bool = False) -> Place:
+    """Bring a room into being, or bring it up to date with the rules, under its lease.
+
+    `anew` makes a new one in the stead of one that somebody deleted on Whop.
+    """
     key = instance(room, part)
     async with tools.leases.holding(f"making:{key}"):
         place = await tools.store.place(key) or Place(name=_name(room, part, None))
         if room.one_room_per == "occurrence" and part:
             place.occurrence = room.schedule.find(part) or place.occurrence
+            if place.occurrence is None:
+                return place  # the date was taken away before its room was made
         try:
+            if False and place.experience and not room.experience:
+                await _forget_deleted(tools, key, place)
             await _Making(tools, room, part, place).every_step()
         except Rejected:
             place.salt += 1
@@ -56,6 +63,22 @@ async def provision(tools: Tools, room: Room, part: str | None) -> Place:
             raise
         tools.places[key] = place
         return place
+
+
+async def _forget_deleted(tools: Tools, key: str, place: Place) -> None:
+    """Forget a chat that is not among the account's any more, and that Whop says is not there."""
+    if any(chat.id == place.experience for chat in await tools.whop.chats()):
+        return
+    try:
+        await tools.whop.experience(place.experience or "")
+    except Missing:
+        log.warning("room.deleted_on_whop", room=key, id=place.experience)
+        place.experience = place.channel = None
+        place.ready = place.welcomed = place.making = place.found = False
+        place.attached = []
+        place.salt += 1
+        tools.places.pop(key, None)
+        await tools.store.save_place(key, place)
 
 
 def _name(room: Room, part: str | None, place: Place | None) -> str:
@@ -80,8 +103,7 @@ class _Making:
         self.title = _name(room, part, place) + (ARCHIVED if self.archived else "")
 
     async def every_step(self) -> None:
-        was_ready = self.place.ready
-        if self.archived and not was_ready:
+        if self.archived and not self.place.ready:
             return  # it is over before it began
         if self.room.cohort:
             await self.product()
@@ -94,7 +116,7 @@ class _Making:
         await self.count()
         await self.stock()
         await self.welcome()
-        if not was_ready:
+        if not self.place.ready:
             await self.record("room.ready", self.place.experience, ready=True)
 
     async def record(self, what: str, id_: str | None, **changes: object) -> None:
@@ -141,23 +163,36 @@ class _Making:
             made = found or await self.whop.create_chat(
                 name=self.place.name, key=self.idempotency("chat")
             )
-            await self.record(
-                "room.chat_found" if found else "room.chat_made", made.id, experience=made.id
-            )
+            what = "room.chat_found" if found else "room.chat_made"
+            if found:  # keys that we used before we forgot the room are Whop's to repeat
+                self.place.salt = self.place.salt or int(self.tools.clock().timestamp())
+            await self.record(what, made.id, experience=made.id, found=bool(found))
         elif wanted != self.place.experience:
-            await self.record("room.chat_adopted", wanted, experience=wanted, channel=None)
+            await self.leave()
+            new: dict[str, object] = {"channel": None, "attached": [], "ready": False}
+            await self.record("room.chat_adopted", wanted, experience=wanted, **new)
+
+    async def leave(self) -> None:
+        """Close the chat that was the room's so far to the products by which Usher opened it."""
+        for product in self.place.attached:
+            id_ = self.place.experience or ""
+            await self.whop.detach(id_, product, key=self.idempotency(f"leave/{id_}/{product}"))
 
     async def _like_ours(self) -> Experience | None:
         """Find a room of this name that belongs to our products, or that we began to make.
 
         One that belongs to nobody, and that we never began, is the team's own: not to be opened.
         """
+        others = await self.tools.store.experiences(but=self.key)
         for product in self.products():
-            for chat in await self.whop.chats(product=product):
+            chats = [c for c in await self.whop.chats(product=product) if c.id not in others]
+            for chat in chats:
                 if chat.name == self.place.name:
                     return chat
+            if chats and product == self.place.product:
+                return chats[-1]  # it is ours by its product, whatever somebody called it
         for chat in await self.whop.chats() if self.place.making else ():
-            if chat.name == self.place.name:
+            if chat.name == self.place.name and chat.id not in others:
                 whole = await self.whop.experience(chat.id)
                 if not whole.products:
                     return whole
@@ -173,12 +208,16 @@ class _Making:
         wanted = [] if self.archived else self.products()
         leaving = [*self.place.attached, *(self.products() if self.archived else ())]
         missing = [product for product in wanted if product not in attached]
+        if any(product in self.place.attached for product in missing):
+            self.place.salt += 1  # somebody detached it, and Whop would repeat its old answer
+            await self.tools.store.save_place(self.key, self.place)
         for product in missing:
             await self._attach(id_, product)
         for product in [p for p in dict.fromkeys(leaving) if p in attached and p not in wanted]:
             await self.whop.detach(id_, product, key=self.idempotency(f"detach/{product}"))
             log.info("room.detached", room=self.key, id=id_, product=product)
-        ours = [product for product in self.place.attached if product in wanted] + missing
+        mine = {*self.place.attached, self.place.product}
+        ours = [product for product in wanted if product in mine or product in missing]
         if self.place.attached != ours:
             await self.record("room.attached", id_, attached=ours)
 
@@ -206,11 +245,24 @@ class _Making:
         A plan's stock is what is left of it, and each purchase takes one (Whop: The plan object):
         so it is set once, and anew only when the rules' number changes.
         """
-        seats, plan = self.room.seats, self.room.plan
-        if seats and plan and self.place.stock != seats:
-            sold = len(await self.tools.store.buyers(self.room.key))
-            await self.whop.set_stock(plan, max(0, seats - sold))
-            await self.record("room.stock_set", plan, stock=seats)
+        seats, plan, store = self.room.seats, self.room.plan, self.tools.store
+        before = await store.stock(self.room.key) if seats and plan else seats
+        if not (seats and plan) or before == seats:
+            return
+        if not (before is None and self.place.found and await self.stocked(plan)):
+            sold = len(await store.buyers(self.room.key))
+            try:
+                await self.whop.set_stock(plan, max(0, seats - sold))
+            except Rejected as error:  # the room opens all the same, and the sold are counted
+                log.warning("room.stock_refused", room=self.key, plan=plan, why=str(error))
+                return
+        await store.save_stock(self.room.key, seats)
+        await self.record("room.stock_set", plan)
+
+    async def stocked(self, plan: str) -> bool:
+        """Say whether a plan's stock is limited by now: Usher set it before its memory was lost."""
+        plans = [one for product in self.room.products for one in await self.whop.plans(product)]
+        return any(one.id == plan and one.stock is not None for one in plans)
 
     async def count(self) -> None:
         """Find out, once, who has a ticket already; deliveries tell of all that come later."""
@@ -240,7 +292,9 @@ class _Making:
         if not text or self.place.welcomed:
             return
         try:
-            if not any(m.content == text for m in await self.whop.messages(channel)):
+            written = await self.whop.messages(channel)
+            greeted = self.place.found and written  # by us, before our memory was lost
+            if not (greeted or any(m.content == text for m in written)):
                 await self.whop.post_message(channel, text, key=self.idempotency("welcome"))
         except Rejected as error:  # nobody stays outside for want of a greeting
             log.warning("room.not_welcomed", room=self.key, why=str(error))

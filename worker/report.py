@@ -14,7 +14,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from webhooks.inbox import Inbox, connect
-from worker.outlook import dated
+from worker.chatter import Chatter
+from worker.outlook import dated, laid
 from worker.policy.overrides import Hold, Overrides
 from worker.policy.rooms import Room, split
 from worker.policy.schedule import changes_after, next_change, phase_at, settings_at
@@ -90,7 +91,7 @@ async def rooms(rules: Rules, redis_url: str, now: datetime, *, as_json: bool) -
     try:
         prefix = Inbox(redis, rules.account).prefix
         rules = await dated(rules, redis, prefix, now)
-        lines = await _lines(rules, Store(redis, prefix), now)
+        lines = await _lines(rules, Store(redis, prefix), Chatter(redis, prefix), now)
     except (RedisError, OSError) as error:
         raise Unreachable(f"Redis does not answer at REDIS_URL: {error}") from error
     finally:
@@ -102,7 +103,7 @@ async def rooms(rules: Rules, redis_url: str, now: datetime, *, as_json: bool) -
     _print(lines, rules)
 
 
-async def _lines(rules: Rules, store: Store, now: datetime) -> list[Line]:
+async def _lines(rules: Rules, store: Store, chatter: Chatter, now: datetime) -> list[Line]:
     lines = []
     for key in await store.instances():
         room, place = rules.room(split(key)[0]), await store.place(key)
@@ -110,8 +111,8 @@ async def _lines(rules: Rules, store: Store, now: datetime) -> list[Line]:
             granted = await store.count_granted(key) if room.cohort else None
             buyers = await store.buyers(room.key) if room.seats else []
             kept = await store.kept(key)
-            laid = Overrides(edit=kept.edit if kept else None, holds=await store.holds(key))
-            lines.append(_line(room, key, place, laid, now, granted=granted, buyers=buyers))
+            on_top = await laid(room, key, kept, store, chatter)
+            lines.append(_line(room, key, place, on_top, now, granted=granted, buyers=buyers))
     order = {room.key: n for n, room in enumerate(rules.rooms)}
     return sorted(lines, key=lambda line: (order[line.room], _natural(line.cohort)))
 

@@ -9,14 +9,17 @@
     kept:{instance}     Kept: how the room's channel was left, and what somebody did to it
     holds:{instance}    list of Hold: what a person said of the room, and until when
     posted:{instance}   hash: key of a message at a phase -> Posted; gone 90 days after the last
+    stock:{room}        the seats for which the stock of the room's plan was set
     sold:{room}         sorted set: user -> when they bought a ticket (ms), where seats are counted
+    hidden              hash: a cohort's hidden product -> the instance that it is for
+    recalled            set: rooms of which all that Whop has of ours is known here
     team                JSON list: user ids of the account's admins
     trail:{subject}     list of JSON: what was done and why, the newest last, the last 200
 
 The keys of deliveries and jobs are described in `webhooks.inbox` and `worker.subjects`.
 """
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final, TypeVar, cast
 
@@ -24,9 +27,11 @@ import msgspec
 from redis.asyncio import Redis
 
 from worker.policy.access import Facts, Grant
+from worker.policy.differences import Hidden
 from worker.policy.news import Seen
 from worker.policy.occurrences import Occurrence
 from worker.policy.overrides import Edit, Hold
+from worker.policy.rooms import split
 from worker.policy.settings import Settings
 
 TRAIL_LENGTH: Final = 200
@@ -53,6 +58,41 @@ return cohort
 """
 """Lua: a member's cohort, once and for all. In one script, so that no two take the last seat."""
 
+_REMEMBER: Final = """
+local member, seats, filled, granted = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local user, cohort, record, whole, live = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+if whole ~= '1' or redis.call('EXISTS', member) == 0 then
+  redis.call('SET', member, record)
+  if live == '1' then redis.call('SADD', granted, user) end
+end
+if redis.call('HSETNX', seats, user, cohort) == 1 then
+  redis.call('HINCRBY', filled, cohort, 1)
+end
+"""
+"""Lua: a grant that Whop has and of which the record was lost, with its seat. `whole` says that the
+record is all that is known of the member: then one that is there is newer, and stays."""
+
+_FILL: Final = """
+local last = redis.call('HGET', KEYS[1], 'last')
+if not last or tonumber(last) < tonumber(ARGV[1]) then
+  redis.call('HSET', KEYS[1], 'last', ARGV[1])
+end
+"""
+"""Lua: the cohort that fills now is this one, or a later one."""
+
+_RECOUNT: Final = """
+local given = {}
+for _, cohort in ipairs(redis.call('HVALS', KEYS[1])) do
+  given[cohort] = (given[cohort] or 0) + 1
+end
+for cohort, n in pairs(given) do
+  if n > tonumber(redis.call('HGET', KEYS[2], cohort) or '0') then
+    redis.call('HSET', KEYS[2], cohort, n)
+  end
+end
+"""
+"""Lua: no cohort counts fewer seats than were given in it."""
+
 T = TypeVar("T")
 
 
@@ -60,8 +100,9 @@ class Member(msgspec.Struct):
     """One member.
 
     `refunded` and `disputed` are, by membership, the payments in doubt and when they were made.
-    `rules` is the mark of the rules by which they were last looked at. `salt` goes into
-    idempotency keys: Whop remembers a refusal for a day.
+    `looked` is when Whop was last asked about them, and `rules` the mark of the rules by which.
+    `unfinished` says that a step failed then, so that the next delivery is news, whatever it says.
+    `salt` goes into idempotency keys: Whop remembers a refusal for a day.
     """
 
     grants: dict[str, Grant] = msgspec.field(default_factory=dict)
@@ -70,7 +111,9 @@ class Member(msgspec.Struct):
     disputed: dict[str, dict[str, datetime]] = msgspec.field(default_factory=dict)
     past_due: dict[str, datetime] = msgspec.field(default_factory=dict)
     look_again: datetime | None = None
+    looked: datetime | None = None
     rules: str = ""
+    unfinished: bool = False
     salt: int = 0
 
     def facts(self, *, team: bool) -> Facts:
@@ -88,7 +131,8 @@ class Place(msgspec.Struct):
     """One room as it exists on Whop.
 
     `name` is what it is called there, `attached` are the products that Usher attached it to;
-    `making` says that it set out to make the chat. Of its channel's settings `Kept` tells.
+    `making` says that it set out to make the chat, `found` that the chat was there already. Of its
+    channel's settings `Kept` tells.
     """
 
     name: str
@@ -102,8 +146,8 @@ class Place(msgspec.Struct):
     ready: bool = False
     archived: bool = False
     occurrence: Occurrence | None = None
-    stock: int | None = None
     counted: bool = False
+    found: bool = False
     salt: int = 0
 
 
@@ -120,6 +164,7 @@ class Kept(msgspec.Struct):
     left: Settings | None = None
     aimed: Settings | None = None
     planned: Settings | None = None
+    seen: datetime | None = None
     own: Settings = Settings()
     edit: Edit | None = None
     look: datetime | None = None
@@ -140,7 +185,11 @@ class Posted(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Step(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One line of a subject's trail."""
+    """One line of a subject's trail.
+
+    `id` is the object of Whop's that the step made or ended, `call` what Whop answered to it, and
+    `deliveries` what the job was for.
+    """
 
     at: datetime
     what: str
@@ -148,9 +197,11 @@ class Step(msgspec.Struct, frozen=True, omit_defaults=True):
     room: str | None = None
     id: str | None = None
     deliveries: tuple[str, ...] = ()
+    call: str | None = None
 
 
 _KEPT: Final = msgspec.json.Decoder(Kept)
+_MEMBER: Final = msgspec.json.Decoder(Member)
 
 
 class Store:
@@ -160,10 +211,19 @@ class Store:
         self._redis = redis
         self._prefix = prefix
         self._seat = redis.register_script(_SEAT)
+        self._remember = redis.register_script(_REMEMBER)
+        self._fill = redis.register_script(_FILL)
+        self._recount = redis.register_script(_RECOUNT)
 
     async def member(self, user: str) -> Member:
         """Return what is known of a member; a new one where nothing is."""
         return await self._read(f"member:{user}", Member) or Member()
+
+    async def members(self, users: Sequence[str]) -> dict[str, Member]:
+        """Return what is known of some members; those of whom nothing is are left out."""
+        rows = await self._redis.mget([f"{self._prefix}member:{user}" for user in users] or ["-"])
+        known = zip(users, rows, strict=False)
+        return {user: _MEMBER.decode(row) for user, row in known if row is not None}
 
     async def save_member(self, user: str, member: Member) -> None:
         """Remember a member."""
@@ -193,6 +253,80 @@ class Store:
         answer: bytes = await self._seat(keys=keys, args=[user, cohort or "", seats])
         return answer.decode()
 
+    async def seats(self, room: str) -> dict[str, str]:
+        """Return who has a seat in which cohort of a room."""
+        rows = await cast(
+            "Awaitable[dict[bytes, bytes]]", self._redis.hgetall(f"{self._prefix}seats:{room}")
+        )
+        return {user.decode(): cohort.decode() for user, cohort in rows.items()}
+
+    async def filled(self, room: str) -> dict[str, int]:
+        """Return how many seats were given in each cohort of a room."""
+        rows = await cast(
+            "Awaitable[dict[bytes, bytes]]", self._redis.hgetall(f"{self._prefix}filled:{room}")
+        )
+        return {key.decode(): int(n) for key, n in rows.items() if key != b"last"}
+
+    async def remember_grant(self, user: str, member: Member, room: str, grant: Grant) -> None:
+        """Remember a member with a grant of which the record was lost, and its seat."""
+        keys, arguments = self._lost(user, member, room, grant, whole=False)
+        await self._remember(keys=keys, args=arguments)
+
+    async def remember_members(self, lost: Mapping[str, Member]) -> None:
+        """Remember members of whom nothing was known, with their grants and seats.
+
+        Who is known by now stays as they are; a seat that somebody has stays, too.
+        """
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for user, member in lost.items():
+                for room, grant in member.grants.items():
+                    keys, arguments = self._lost(user, member, room, grant, whole=True)
+                    await self._remember(keys=keys, args=arguments, client=pipe)
+            await pipe.execute()
+
+    def _lost(
+        self, user: str, member: Member, room: str, grant: Grant, *, whole: bool
+    ) -> tuple[list[str], list[Any]]:
+        names = [f"member:{user}", f"seats:{room}", f"filled:{room}"]
+        keys = [self._prefix + name for name in (*names, f"granted:{room}/{grant.cohort}")]
+        record = msgspec.json.encode(member)
+        return keys, [user, grant.cohort, record, int(whole), int(not grant.taken)]
+
+    async def fill(self, room: str, cohort: str) -> None:
+        """Have a room by seats go on filling with a cohort, or a later one."""
+        await self._fill(keys=[f"{self._prefix}filled:{room}"], args=[cohort])
+
+    async def recount(self, room: str) -> None:
+        """Count a room's seats anew; a count never goes down, or a seat would be given twice."""
+        await self._recount(keys=[f"{self._prefix}seats:{room}", f"{self._prefix}filled:{room}"])
+
+    async def hidden(self, products: Sequence[str]) -> dict[str, Hidden]:
+        """Return which of these products were made for cohorts of ours, and for which."""
+        if not products:
+            return {}
+        name = f"{self._prefix}hidden"
+        rows = await cast("Awaitable[list[bytes | None]]", self._redis.hmget(name, list(products)))
+        found: dict[str, Hidden] = {}
+        for product, row in zip(products, rows, strict=True):
+            room, cohort = split(row.decode()) if row else ("", None)
+            place = await self.place(row.decode()) if row else None
+            if cohort and place and place.product == product:
+                found[product] = Hidden(room, cohort, product, place.plan)
+        return found
+
+    async def recalled(self) -> frozenset[str]:
+        """Return the rooms of which all that Whop has of ours is known here."""
+        rows = await cast("Awaitable[set[bytes]]", self._redis.smembers(f"{self._prefix}recalled"))
+        return frozenset(row.decode() for row in rows)
+
+    async def save_recalled(self, rooms: Sequence[str]) -> None:
+        """Remember that all that Whop has of some rooms is known here."""
+        await cast("Awaitable[int]", self._redis.sadd(f"{self._prefix}recalled", *rooms))
+
+    async def doubt(self, rooms: Sequence[str]) -> None:
+        """Remember that something of what Whop has of these rooms may be unknown here."""
+        await cast("Awaitable[int]", self._redis.srem(f"{self._prefix}recalled", *rooms))
+
     async def place(self, instance: str) -> Place | None:
         """Return a room as it exists on Whop, if Usher knows it."""
         return await self._read(f"room:{instance}", Place)
@@ -202,6 +336,8 @@ class Store:
         async with self._redis.pipeline() as pipe:
             pipe.set(f"{self._prefix}room:{instance}", msgspec.json.encode(place))
             pipe.sadd(f"{self._prefix}rooms", instance)
+            if place.product:
+                pipe.hset(f"{self._prefix}hidden", place.product, instance)
             await pipe.execute()
 
     async def kept(self, instance: str) -> Kept | None:
@@ -253,6 +389,19 @@ class Store:
             pipe.expire(name, POSTED_LIFE)
             await pipe.execute()
 
+    async def forget_posted(self, instance: str, key: str) -> None:
+        """Forget a message that nobody will ask for again."""
+        removed = self._redis.hdel(f"{self._prefix}posted:{instance}", key)
+        await cast("Awaitable[int]", removed)
+
+    async def gone(self, instance: str) -> None:
+        """Forget a room whose chat is no longer on Whop."""
+        async with self._redis.pipeline() as pipe:
+            pipe.srem(f"{self._prefix}rooms", instance)
+            for kind in ("room", "kept", "holds", "posted"):
+                pipe.delete(f"{self._prefix}{kind}:{instance}")
+            await pipe.execute()
+
     async def sold(self, room: str, user: str, at: datetime | None) -> int:
         """Remember when somebody bought a ticket for a room, or that they have none any more.
 
@@ -267,6 +416,21 @@ class Store:
             pipe.zcard(name)
             changed, count = await pipe.execute()
         return count if changed and at else 0
+
+    async def stock(self, room: str) -> int | None:
+        """Return the seats for which the stock of a room's plan was set, all its dates together."""
+        return await self._read(f"stock:{room}", int)
+
+    async def save_stock(self, room: str, seats: int) -> None:
+        """Remember for how many seats the stock of a room's plan was set."""
+        await self._redis.set(f"{self._prefix}stock:{room}", seats)
+
+    async def experiences(self, *, but: str) -> frozenset[str]:
+        """Return the chats of all rooms but one."""
+        names = [f"{self._prefix}room:{key}" for key in await self.instances() if key != but]
+        values: list[Any] = await self._redis.mget(names) if names else []
+        places = [msgspec.json.decode(value, type=Place) for value in values if value]
+        return frozenset(place.experience for place in places if place.experience)
 
     async def buyers(self, room: str) -> list[str]:
         """Return who has a ticket for a room, in the order in which they bought."""
@@ -297,6 +461,12 @@ class Store:
             pipe.ltrim(key, -TRAIL_LENGTH, -1)
             pipe.expire(key, TRAIL_LIFE)
             await pipe.execute()
+
+    async def steps(self, subject: str) -> list[Step]:
+        """Return what was done for a subject, the newest last."""
+        key = f"{self._prefix}trail:{subject}"
+        rows = await cast("Awaitable[list[bytes]]", self._redis.lrange(key, 0, -1))
+        return [msgspec.json.decode(row, type=Step) for row in rows]
 
     async def _read(self, key: str, kind: type[T]) -> T | None:
         value: Any = await self._redis.get(self._prefix + key)

@@ -3,9 +3,10 @@
 import difflib
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, fields
-from datetime import datetime, time, timedelta
+from dataclasses import MISSING, Field, fields
+from datetime import date, datetime, time, timedelta
 from enum import EnumType
+from functools import cache
 from types import NoneType, UnionType
 from typing import (
     Annotated,
@@ -24,6 +25,8 @@ import msgspec
 
 UNITS: Final = {"d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
 DURATION: Final = re.compile(r"(?:\d+[dhms])+")
+LONGEST: Final = timedelta(days=3650)
+"""The longest duration: no calendar ends before an instant that lies so far off."""
 
 EXPECTED: Final[Mapping[Any, str]] = {
     str: "a text",
@@ -31,7 +34,7 @@ EXPECTED: Final[Mapping[Any, str]] = {
     bool: "true or false",
     time: "a time such as 22:00:00",
     datetime: "a local date and time such as 2026-12-03T18:00:00",
-    timedelta: "a duration such as 90m, 3d or 1h30m",
+    timedelta: "a duration such as 90m, 3d or 1h30m, of 3650d at most",
     ZoneInfo: "an IANA zone such as America/New_York",
 }
 
@@ -48,13 +51,15 @@ class Tables:
         """Note a mistake."""
         self.mistakes.append(f"{where}: {what}")
 
-    def table(self, kind: type[T], data: Mapping[str, Any], where: str) -> T | None:
+    def table(self, kind: type[T], data: Any, where: str) -> T | None:
         """Read a table into a dataclass; None if a key is wrong, unknown or missing.
 
         A field's name may end in `_` where the key is one of Python's words.
         """
-        known = {f.name.rstrip("_"): f for f in fields(kind)}  # type: ignore[arg-type]  # dataclasses only
-        hints = get_type_hints(kind, include_extras=True)
+        if not isinstance(data, Mapping):
+            self.wrong(where, f"expected a table, got {shown(data)}")
+            return None
+        known, hints = _keys(kind)  # type: ignore[arg-type]  # a class is hashable
         before, values = len(self.mistakes), {}
         at = f"{where}." if where else ""
         for key, value in data.items():
@@ -72,21 +77,33 @@ class Tables:
         return kind(**values) if len(self.mistakes) == before else None
 
 
+@cache
+def _keys(kind: Any) -> tuple[dict[str, Field[Any]], dict[str, Any]]:
+    """Return a dataclass's fields by the keys of its table, and their types: looked up once."""
+    return {f.name.rstrip("_"): f for f in fields(kind)}, get_type_hints(kind, include_extras=True)
+
+
 def duration(text: str) -> timedelta:
     """Return the length that a text such as `90m`, `3d` or `1h30m` names.
 
     Raises:
-        ValueError: the text names none.
+        ValueError: the text names none, or one that is too long.
     """
     if not DURATION.fullmatch(text):
         raise ValueError(f"not a duration: {text!r}")
     parts = re.findall(r"(\d+)([dhms])", text)
-    return sum((timedelta(**{UNITS[unit]: int(n)}) for n, unit in parts), timedelta(0))
+    try:
+        length = sum((timedelta(**{UNITS[unit]: int(n)}) for n, unit in parts), timedelta(0))
+    except OverflowError as error:
+        raise ValueError(f"too long: {text!r}") from error
+    if length > LONGEST:
+        raise ValueError(f"too long: {text!r}")
+    return length
 
 
 def shown(value: Any) -> str:
     """Return a value as it may stand in a message: not too long."""
-    return f"{str(value) if isinstance(value, (datetime, time)) else value!r:.60}"
+    return f"{str(value) if isinstance(value, (date, time)) else value!r:.60}"
 
 
 def _convert(value: Any, hint: Any) -> Any:

@@ -6,11 +6,15 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from webhooks.inbox import Inbox
+from worker.breaker import Breaker
 from worker.calendars.refresh import Calendars
+from worker.catchup import CatchUp
 from worker.chatter import Chatter
 from worker.leases import Leases
+from worker.meters import Meters
 from worker.rules import Rules
 from worker.store import Place, Store
+from worker.strays import Strays
 from worker.subjects import Subjects
 from worker.whop.client import Whop
 
@@ -27,6 +31,10 @@ class Tools:
     leases: Leases
     calendars: Calendars
     chatter: Chatter
+    breaker: Breaker
+    catch_up: CatchUp
+    strays: Strays
+    meters: Meters
     clock: Callable[[], datetime]
     rng: random.Random
     places: dict[str, Place] = field(default_factory=dict)

@@ -70,7 +70,7 @@ class Feed(msgspec.Struct, frozen=True, omit_defaults=True):
 
     def taken(self, got: Body, reading: Reading, asked: Asked, now: datetime) -> "Feed":
         """Return what is known after a calendar was read."""
-        verdict = judge(self.rooms, reading, now)
+        verdict = judge(self.rooms, reading, now, self.held)
         told = self.told_held if verdict.held and self.held else None
         known = replace(
             self,

@@ -43,6 +43,8 @@ class Calendars:
     ) -> None:
         self._redis = redis
         self._prefix = f"{prefix}feed:"
+        self._fed = f"{prefix}fed:"
+        self._decoded: dict[str, tuple[bytes, Feed]] = {}
         self._clock = clock
         self._web = web or Web()
 
@@ -66,11 +68,22 @@ class Calendars:
         feeds = sorted({source.feed for source, _ in rooms.values()})
         values = await self._redis.mget([self._prefix + feed for feed in feeds]) if feeds else []
         known = dict(zip(feeds, map(_decoded, values), strict=True))
-        return {room: known[source.feed].rooms.get(room, ()) for room, (source, _) in rooms.items()}
+        return {
+            room: (await self._read_or_last(room, known[source.feed])).rooms.get(room, ())
+            for room, (source, _) in rooms.items()
+        }
 
     async def occurrences(self, room: str, source: Source) -> tuple[Occurrence, ...]:
         """Return a room's dates that hold; none where its calendar was never read."""
-        return (await self._load(source.feed)).rooms.get(room, ())
+        feed = await self._read_or_last(room, await self._load(source.feed))
+        return feed.rooms.get(room, ())
+
+    async def _read_or_last(self, room: str, feed: Feed) -> Feed:
+        """Return a calendar, or, while it was never read, the one that the room had before."""
+        if feed.expanded_at:
+            return feed
+        last = await self._redis.get(self._fed + room)
+        return await self._load(last.decode()) if last else feed
 
     async def accept(self, rooms: Rooms) -> set[str]:
         """Take for good what waits for the seller; return the rooms whose dates changed."""
@@ -105,11 +118,19 @@ class Calendars:
         except Broken as error:
             change = partial(Feed.failed, why=str(error), now=now)
         before, after = await self._update(feed, change)
+        if after.expanded_at:
+            for room in rooms:
+                await self._redis.set(self._fed + room, feed, ex=LIFE)
         _tell(source, feed, before, after)
         return moved(before, after, now) & rooms.keys()
 
     async def _load(self, feed: str) -> Feed:
-        return _decoded(await self._redis.get(self._prefix + feed))
+        raw = await self._redis.get(self._prefix + feed)
+        if raw is None:
+            return Feed()
+        if feed not in self._decoded or self._decoded[feed][0] != raw:  # many rooms share one
+            self._decoded[feed] = (raw, _decoded(raw))
+        return self._decoded[feed][1]
 
     async def _update(self, feed: str, change: Callable[[Feed], Feed]) -> tuple[Feed, Feed]:
         """Replace what is known, also while another process does; return what was and what is."""

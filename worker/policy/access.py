@@ -21,6 +21,9 @@ ENDED = frozenset({"canceled", "expired", "unresolved", "drafted"})
 PAST_DUE = "past_due"
 """A renewal failed and Whop tries again: access for the room's grace."""
 
+GIVING = ENTITLING | {PAST_DUE}
+"""Statuses of a grant that let its member in."""
+
 LOOK_AGAIN = timedelta(hours=1)
 """When to look again at a membership that outlived the end of its period: the news may be lost."""
 
@@ -130,6 +133,14 @@ class Take:
 
 
 @dataclass(frozen=True, slots=True)
+class Left:
+    """The member is out, as they should be, but by somebody else's hand: nobody noted it yet."""
+
+    room: Room
+    membership: str
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """Something that nobody may change but somebody should know. `code` names a log event."""
 
@@ -141,7 +152,7 @@ class Report:
 class Decision:
     """The difference between what is and what should be, and when to look again without news."""
 
-    actions: tuple[Give | Adopt | Take, ...] = ()
+    actions: tuple[Give | Adopt | Take | Left, ...] = ()
     reports: tuple[Report, ...] = ()
     look_again: datetime | None = None
 
@@ -209,7 +220,7 @@ def decide(
     """Compare the purchases of one member with their grants, for every room that needs a grant."""
     if facts.team:
         return Decision()
-    actions: list[Give | Adopt | Take] = []
+    actions: list[Give | Adopt | Take | Left] = []
     reports: list[Report] = []
     instants: list[datetime] = []
     for room in (room for room in rooms if room.cohort):
@@ -229,17 +240,25 @@ def _step(
     grant: Grant | None,
     memberships: Sequence[Membership],
     now: datetime,
-) -> Give | Adopt | Take | Report | None:
+) -> Give | Adopt | Take | Left | Report | None:
     if due.holds is None:
         return Report("status.unknown", f"room {room.key}: {due.why}; nothing was changed")
     live = _live(grant, memberships, now)
     if not due.holds:
-        return Take(room, live, due.why) if grant and live and not grant.taken else None
+        return _out(room, due, grant, live)
     if grant is None:
         return Give(room, due.why, due.bought or now)
     if live:
         return None if live == grant.membership else Adopt(room, live)
     return _regive(room, due, grant, now)
+
+
+def _out(room: Room, due: Entitlement, grant: Grant | None, live: str | None) -> Take | Left | None:
+    if grant is None or grant.taken:
+        return None
+    if live:
+        return Take(room, live, due.why)
+    return Left(room, grant.membership) if grant.membership else None
 
 
 def _regive(room: Room, due: Entitlement, grant: Grant, now: datetime) -> Give | Report | None:
@@ -271,4 +290,4 @@ def _live(grant: Grant | None, memberships: Sequence[Membership], now: datetime)
 
 
 def _gives(membership: Membership) -> bool:
-    return membership.status in ENTITLING or membership.status == PAST_DUE
+    return membership.status in GIVING

@@ -8,7 +8,7 @@ close the rooms. Such a reading is held until the seller accepts it.
 import hashlib
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -98,14 +98,26 @@ def suspicious(
     return not upcoming(after, now) and (had >= MANY or (had > 0 and entries == 0))
 
 
-def judge(before: Mapping[str, tuple[Occurrence, ...]], reading: Reading, now: datetime) -> Verdict:
+def judge(
+    before: Mapping[str, tuple[Occurrence, ...]],
+    reading: Reading,
+    now: datetime,
+    held: Collection[str] = (),
+) -> Verdict:
     """Decide for each room whether a reading holds, or waits while the plan of `before` is kept."""
-    held = {
+    waits = {
         room: dates
         for room, dates in reading.rooms.items()
         if suspicious(before.get(room, ()), dates, reading.entries, now)
+        or (room in held and upcoming(before.get(room, ()), now) and not upcoming(dates, now))
     }
-    return Verdict({**reading.rooms, **{room: before[room] for room in held}}, held)
+    over = {
+        room: before[room]
+        for room, dates in reading.rooms.items()
+        if not dates and before.get(room) and not upcoming(before[room], now)
+    }
+    kept = {room: before[room] for room in waits} | over
+    return Verdict({**reading.rooms, **kept}, waits)
 
 
 def changed(

@@ -1,8 +1,9 @@
 """What Usher writes into an event room, and when: ahead of an opening, at it, and at the lock."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
@@ -54,9 +55,9 @@ def messages_between(
         return []
     ahead = max(message.ahead for message in messages)
     found = [
-        _due(schedule, one, message, n)
+        _due(schedule, one, message)
         for one in schedule.between(since, until + ahead)
-        for n, message in enumerate(messages)
+        for message in messages
     ]
     return sorted((due for due in found if since <= due.at <= until), key=lambda due: due.at)
 
@@ -70,9 +71,9 @@ def messages_at(schedule: Schedule, messages: Sequence[Message], t: datetime) ->
         return []
     ahead = max(message.ahead for message in messages)
     found = [
-        _due(schedule, one, message, n)
+        _due(schedule, one, message)
         for one in schedule.between(t - LATE, t + ahead)
-        for n, message in enumerate(messages)
+        for message in messages
     ]
     return sorted((due for due in found if due.at <= t < due.until), key=lambda due: due.at)
 
@@ -89,20 +90,26 @@ def next_message(schedule: Schedule, messages: Sequence[Message], t: datetime) -
     return None
 
 
-def _due(schedule: Schedule, one: Occurrence, message: Message, n: int) -> Due:
+def _due(schedule: Schedule, one: Occurrence, message: Message) -> Due:
     opens, locks = schedule.span(one)
+    day = one.starts.astimezone(schedule.zone)
     begins, ends = {
         When.BEFORE: (opens - message.ahead, opens),
         When.OPENING: (opens, locks),
         When.LOCK: (locks, locks + LATE),
     }[message.when]
     return Due(
-        key=f"{one.id}@{one.starts.astimezone(UTC):%Y-%m-%d}/{n}",
+        key=f"{one.id}@{day:%Y-%m-%d}/{message.when}-{_digest(message)}",
         text=_filled(message.text, one, schedule),
         pin=message.pin,
         at=begins,
         until=ends,
     )
+
+
+def _digest(message: Message) -> str:
+    """Tell messages of one kind apart: one text may be written a day and an hour ahead."""
+    return hashlib.sha256(f"{message.ahead} {message.text}".encode()).hexdigest()[:8]
 
 
 def _filled(text: str, one: Occurrence, schedule: Schedule) -> str:

@@ -9,10 +9,18 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
 
-from worker.policy.access import ENTITLING, PAST_DUE
+from worker.policy.access import ENTITLING, PAST_DUE, Membership
 
 LAG = timedelta(seconds=5)
 """When to read again after a read that was behind a delivery."""
+
+
+class Shown(Membership, Protocol):
+    """A membership with the instant of its last change."""
+
+    @property
+    def updated_at(self) -> datetime | None:
+        """When Whop last changed what it shows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +30,15 @@ class Seen:
     status: str
     product: str | None
     updated_at: datetime | None
+    plan: str | None = None
+    created_at: datetime | None = None
+    period_end: datetime | None = None
+
+    @classmethod
+    def of(cls, shown: Shown) -> "Seen":
+        """Take down what Whop shows of a membership."""
+        bought = (shown.plan, shown.created_at, shown.period_end)
+        return cls(shown.status, shown.product, shown.updated_at, *bought)
 
 
 class Hint(Protocol):

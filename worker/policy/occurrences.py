@@ -25,6 +25,15 @@ MOST: Final = 1000
 STEP: Final = 16
 """How many periods of an endless recurrence lie between the dates from which it is begun anew."""
 
+REFUSED: Final = {
+    "DTSTART": "`starts` is its first date",
+    "FREQ=(?:SECONDLY|MINUTELY|HOURLY)": "the times of a day are FREQ=DAILY;BYHOUR=9,18",
+    r"INTERVAL=0+(?!\d)": "an INTERVAL is 1 or more",
+    r"UNTIL=(?!\d{8}(?:T\d{6}Z?)?(?:;|$))": "an UNTIL is a time such as 20261231T235959",
+    "COUNT=.*UNTIL=|UNTIL=.*COUNT=": "COUNT and UNTIL exclude each other",
+}
+"""What dateutil takes and we cannot: it would not end, or would depend on today's date."""
+
 ID: Final = "%Y-%m-%dT%H%M%S"
 LONG: Final = len("2026-12-03T180000")
 
@@ -67,7 +76,7 @@ class Occurrences:
         """
         rule = (self.repeats or "").upper()
         found = re.search("FREQ=(DAILY|WEEKLY)", rule)
-        if not (found and self.endless) or re.search("BYSETPOS|DTSTART", rule):
+        if not (found and self.endless) or "BYSETPOS" in rule:
             return None
         interval = re.search(r"INTERVAL=(\d+)", rule)
         times = int(interval[1]) if interval else 1
@@ -110,10 +119,13 @@ def dates(line: Occurrences, zone: ZoneInfo) -> Dates:
     Raises:
         ValueError: the recurrence is not an RRULE.
     """
+    for refused, why in REFUSED.items():
+        if re.search(refused, line.repeats or "", re.IGNORECASE):
+            raise ValueError(why)
     alone = not (line.exdate or line.rdate)
     period = line.period if alone else None
     rule = rrulestr(
-        _local_until(line.repeats, zone) if line.repeats else "FREQ=DAILY;COUNT=1",
+        "FREQ=DAILY;COUNT=1" if line.repeats is None else _local_until(line.repeats, zone),
         dtstart=line.starts,
         cache=period is None,
     )

@@ -45,7 +45,7 @@ class Edit:
 
     def holds_at(self, t: datetime) -> bool:
         """Say whether it is respected at an instant."""
-        return self.since <= t and (self.until is None or t < self.until)
+        return self.until is None or t < self.until
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,7 +89,9 @@ class Room:
         """Return from when on a room should exist that nobody has bought yet; None for never."""
         if self.provision == "on_purchase":
             return None
-        if self.lead is None or part is not None:
+        if part is not None:
+            return now if self.cohort or self.schedule.find(part) else None
+        if self.lead is None:
             return now
         if self.schedule.between(now, now):
             return now
@@ -117,10 +119,8 @@ class Room:
     def to_make(self, now: datetime) -> tuple[list[Occurrence], datetime | None]:
         """Return the occurrences whose own rooms should exist now, and when the next one should."""
         lead = LEAD if self.lead is None else self.lead
-        near = self.schedule.between(now, now + lead + self.schedule.opens)
-        due = [one for one in near if self.schedule.span(one)[0] - lead <= now]
         coming = self.schedule.next_opening(now + lead)
-        return due, coming - lead if coming else None
+        return self.schedule.between(now, now + lead), coming - lead if coming else None
 
 
 def instance(room: Room, cohort: str | None) -> str:

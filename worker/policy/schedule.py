@@ -148,7 +148,7 @@ class Schedule:
     def find(self, id_: str) -> Occurrence | None:
         """Return the occurrence of an id, if it is planned."""
         local = started(id_)
-        for line, when in self.dates if local else ():
+        for line, when in reversed(self.dates) if local else ():
             if local and when.between(local, local, inc=True):
                 return line.at(local, self.zone)
         return next((one for one in self.dated or () if one.id == id_), None)
@@ -231,7 +231,7 @@ class Timeline:
         if self._schedule.eventful:
             settings = _over(settings, self._schedule.phase_settings(phase))
         for begin, end, window in self.hours:
-            if begin <= t < end:
+            if begin <= t < end and phase is not Phase.ARCHIVED:
                 settings = _tighten(settings, window.settings)
         if self._overrides is NOTHING:
             return settings
@@ -239,8 +239,11 @@ class Timeline:
         edit = self._overrides.edit
         if edit and edit.holds_at(t):
             settings = over(settings, edit.settings)
-        for hold in self._overrides.holds_at(t):
-            settings = hold.laid_on(over(settings, self._rights(hold)))
+        holds = self._overrides.holds_at(t)
+        decides = next((hold for hold in reversed(holds) if hold.phase), None)
+        for hold in holds:
+            rights = self._rights(hold) if hold is decides else Settings()
+            settings = hold.laid_on(over(settings, rights))
         return settings
 
     def _rights(self, hold: Hold) -> Settings:

@@ -22,7 +22,8 @@ PATIENCE = timedelta(days=3)
 RETENTION = timedelta(days=30)
 SUCCESS_CLASS = 2
 LOG_SIZE = 10_000
-"""Whop keeps deliveries for 30 days; the local Whop no more than this many of them."""
+"""Whop keeps deliveries for 30 days; the local Whop no more than this many of them, unless it
+is told otherwise."""
 
 Due = tuple[datetime, int, Outgoing]
 
@@ -54,6 +55,7 @@ class Outbox:
     ) -> None:
         self.faults = faults
         self.retry_seconds = retry_seconds
+        self.log_size = LOG_SIZE
         self.wake: Callable[[], None] = lambda: None
         self.dropped = 0
         self._rng = rng
@@ -191,7 +193,7 @@ class Outbox:
         )
         self._log.append(delivery)
         self._by_id[delivery.id] = delivery
-        while len(self._log) > LOG_SIZE or self._log[0].sent_at < now - RETENTION:
+        while len(self._log) > self.log_size or self._log[0].sent_at < now - RETENTION:
             del self._by_id[self._log.popleft().id]
         return delivery
 

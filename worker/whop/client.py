@@ -10,17 +10,28 @@ import asyncio
 import random
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from datetime import datetime
 from email.utils import parsedate_to_datetime
-from typing import Any, Final
+from typing import Any, Final, Protocol
 from urllib.parse import quote
 
 import httpx
 import msgspec
 
 from webhooks.events import reference, table
-from worker.whop.errors import Conflict, Forbidden, Missing, Rejected, Unavailable
+from worker.whop import answers
+from worker.whop.errors import (
+    Conflict,
+    Forbidden,
+    Limited,
+    Missing,
+    Rejected,
+    Unavailable,
+    WhopError,
+)
 from worker.whop.quota import Quota, Rank
 from worker.whop.types import (
+    Attempt,
     Channel,
     Experience,
     Membership,
@@ -28,6 +39,7 @@ from worker.whop.types import (
     Payment,
     Plan,
     Product,
+    Webhook,
 )
 
 API_DATE: Final = "2026-10-15-1"
@@ -56,6 +68,7 @@ NEEDS: Final = {
     "POST /memberships/invite": "membership:create",
     "POST /memberships/{id}/cancel": "membership:cancel",
     "GET /members": "member:basic:read",
+    "GET /payments": "payment:basic:read",
     "GET /payments/{id}": "payment:basic:read",
     "GET /products": "access_pass:basic:read",
     "POST /products": "access_pass:create",
@@ -72,10 +85,24 @@ NEEDS: Final = {
     "GET /messages": "chat:read",
     "POST /messages": "chat:message:create",
     "PATCH /messages/{id}": "chat:message:create",
+    "GET /webhooks": "developer:manage_webhook",
+    "GET /webhooks/{id}": "developer:manage_webhook",
+    "PATCH /webhooks/{id}": "developer:manage_webhook",
+    "GET /webhooks/{id}/deliveries": "developer:manage_webhook",
 }
 """The permissions that Whop documents for each call; what is not here has none documented."""
 
 REFUSALS: Final = {401: Forbidden, 403: Forbidden, 404: Missing, 409: Conflict}
+
+
+class Listener(Protocol):
+    """Whoever wants to know how calls fare."""
+
+    def waited(self, seconds: float, /) -> None:
+        """Hear how long a call waited for the quota."""
+
+    def called(self, *, answered: bool) -> None:
+        """Hear of each try: a refusal is an answer, and so is a quota that is used up."""
 
 
 class Whop:
@@ -92,12 +119,14 @@ class Whop:
         quota: Quota,
         rng: random.Random,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        listener: Listener | None = None,
     ) -> None:
         self._http = http
         self._account = account
         self._quota = quota
         self._rng = rng
         self._sleep = sleep
+        self._listener = listener
 
     # --- members and their memberships
 
@@ -119,6 +148,16 @@ class Whop:
     async def payment(self, id_: str) -> Payment:
         """Return one payment."""
         return Payment.read(await self._get("payments/{}", id_))
+
+    async def payments(
+        self, *, user: str | None = None, product: str | None = None
+    ) -> AsyncIterator[Payment]:
+        """Yield all payments of a user, or for a product."""
+        query = {"account_id": self._account}
+        query |= {"user_id": user} if user else {}
+        query |= {"product_id": product} if product else {}
+        async for row in self._pages("payments", query):
+            yield Payment.read(row)
 
     async def admins(self) -> frozenset[str]:
         """Return the user ids of the account's team."""
@@ -238,6 +277,15 @@ class Whop:
         page = await self._call("GET", "messages", query=query)
         return [Message.read(row) for row in _rows("GET /messages", page)]
 
+    async def messages_since(self, channel: str, since: datetime) -> AsyncIterator[Message]:
+        """Yield a channel's messages back to an instant, the newest first."""
+        query = {"channel_id": channel, "direction": "desc"}
+        async for row in self._pages("messages", query):
+            message = Message.read(row)
+            if message.created_at and message.created_at < since:
+                return
+            yield message
+
     async def post_message(self, channel: str, content: str, *, key: str) -> Message:
         """Write a message (Markdown) into a channel."""
         body = {"channel_id": channel, "content": content}
@@ -246,6 +294,28 @@ class Whop:
     async def pin_message(self, id_: str, *, pinned: bool) -> None:
         """Pin a message, or pin it no more."""
         await self._call("PATCH", "messages/{}", id_, body={"is_pinned": pinned})
+
+    # --- webhooks
+
+    async def webhooks(self) -> list[Webhook]:
+        """Return the account's webhooks, disabled ones too."""
+        query = {"account_id": self._account}
+        return [Webhook.read(row) async for row in self._pages("webhooks", query)]
+
+    async def webhook(self, id_: str) -> Webhook:
+        """Return one webhook, with how its deliveries fare."""
+        return Webhook.read(await self._get("webhooks/{}", id_))
+
+    async def enable_webhook(self, id_: str) -> Webhook:
+        """Have Whop deliver to a webhook again; its streak of failures begins anew."""
+        return Webhook.read(await self._call("PATCH", "webhooks/{}", id_, body={"enabled": True}))
+
+    async def attempts(self, webhook: str) -> AsyncIterator[Attempt]:
+        """Yield what Whop tried to deliver to a webhook in the last 30 days, the newest first."""
+        async for row in self._pages("webhooks/{}/deliveries", {}, webhook):
+            yield Attempt.read(row)
+
+    # --- the key
 
     async def permitted(self, actions: Sequence[str]) -> frozenset[str]:
         """Return which of these permissions the key has on the account."""
@@ -256,11 +326,13 @@ class Whop:
 
     # --- the wire
 
-    async def _pages(self, path: str, query: Mapping[str, Any]) -> AsyncIterator[dict[str, Any]]:
+    async def _pages(
+        self, path: str, query: Mapping[str, Any], id_: str = ""
+    ) -> AsyncIterator[dict[str, Any]]:
         after: dict[str, str] = {}
         while True:
-            page = await self._call("GET", path, query={**query, "first": PAGE, **after})
-            for row in _rows(f"GET /{path}", page):
+            page = await self._call("GET", path, id_, query={**query, "first": PAGE, **after})
+            for row in _rows(f"GET /{path.format('{id}')}", page):
                 yield row
             info = table(page, "page_info")
             if not (info.get("has_next_page") and info.get("end_cursor")):
@@ -299,27 +371,45 @@ class Whop:
             timeout=TIMEOUT,
         )
         for attempt in range(tries):
-            await self._quota.wait(operation, rank)
+            await self._turn(operation, rank)
             try:
-                return await self._once(operation, request)
-            except Unavailable as error:
+                answer = await self._once(operation, request)
+            except WhopError as error:
+                self._tell(answered=isinstance(error, Rejected | Limited))
+                if not isinstance(error, Unavailable):
+                    raise
                 delay = (1 + error.after) if error.after else 0.2 * 2**attempt
                 if attempt == tries - 1 or delay > PATIENCE:
                     raise
                 await self._sleep(delay * self._rng.uniform(0.8, 1.2))
+            else:
+                self._tell(answered=True)
+                return answer
         raise AssertionError("the last try returns or raises")
+
+    async def _turn(self, operation: str, rank: Rank) -> None:
+        began = asyncio.get_running_loop().time()
+        await self._quota.wait(operation, rank)
+        if self._listener:
+            self._listener.waited(asyncio.get_running_loop().time() - began)
+
+    def _tell(self, *, answered: bool) -> None:
+        if self._listener:
+            self._listener.called(answered=answered)
 
     async def _once(self, operation: str, request: httpx.Request) -> dict[str, Any]:
         try:
             response = await self._http.send(request)
         except httpx.HTTPError as error:
             raise Unavailable(operation, f"{type(error).__name__} {error}".strip()) from error
+        answers.note(operation, response)
         if response.is_success:
             return _object(operation, response)
         message = _message(response)
         if response.status_code in TRY_AGAIN or response.is_server_error:
             wait = _wait(response, message)
-            raise Unavailable(operation, f"{response.status_code} {message}", wait)
+            kind = Limited if response.status_code == TOO_MANY else Unavailable
+            raise kind(operation, f"{response.status_code} {message}", wait)
         refusal = REFUSALS.get(response.status_code, Rejected)
         if refusal is Forbidden and operation in NEEDS:
             message = f"{message} (the key needs {NEEDS[operation]})"

@@ -2,6 +2,7 @@
 
 WhopError
     Unavailable     wait and try again: Whop or the way to it is out of order
+        Limited     429: the quota is used up; Whop itself is in order
     Rejected        trying again is of no use: a person must act, or the caller knows better
         Forbidden   401 or 403: the key is wrong or lacks a permission
         Missing     404: there is no such object
@@ -23,6 +24,10 @@ class Unavailable(WhopError):
     def __init__(self, operation: str, message: str, after: float | None = None) -> None:
         super().__init__(operation, message)
         self.after = after
+
+
+class Limited(Unavailable):
+    """Whop answered that the key's quota is used up."""
 
 
 class Rejected(WhopError):

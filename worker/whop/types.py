@@ -28,6 +28,7 @@ class Membership:
     created_at: datetime | None
     updated_at: datetime | None
     period_end: datetime | None
+    period_start: datetime | None = None
 
     @classmethod
     def read(cls, data: Mapping[str, Any]) -> "Membership":
@@ -44,6 +45,9 @@ class Membership:
                 text(data, "expires_at")
                 or text(data, "current_period_end")
                 or text(data, "renewal_period_end")
+            ),
+            period_start=moment(
+                text(data, "current_period_start") or text(data, "renewal_period_start")
             ),
         )
 
@@ -92,16 +96,22 @@ class Product:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A plan of a product (Whop's newer word is variant; the ids are the same)."""
+    """A plan of a product (Whop's newer word is variant; the ids are the same).
+
+    `stock` is what is left of it; None where it is unlimited or not told.
+    """
 
     id: str
     free: bool
+    stock: int | None = None
 
     @classmethod
     def read(cls, data: Mapping[str, Any]) -> "Plan":
         """Read a plan from an answer."""
         prices = (data.get("initial_price"), data.get("renewal_price"))
-        return cls(required(data, "id"), not any(_amount(price) for price in prices))
+        left = None if data.get("unlimited_stock") else data.get("stock")
+        stock = left if isinstance(left, int) else None
+        return cls(required(data, "id"), not any(_amount(price) for price in prices), stock)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +156,57 @@ class Message:
         """Read a message from an answer."""
         content = text(data, "content") or ""
         return cls(required(data, "id"), content, moment(text(data, "created_at")))
+
+
+@dataclass(frozen=True, slots=True)
+class Webhook:
+    """A webhook of the account, and how its deliveries fare.
+
+    `failures` counts deliveries in a row whose first attempt failed. `disabled_at` is set where
+    Whop disabled it, and not where the seller did.
+    """
+
+    id: str
+    url: str
+    enabled: bool
+    failures: int
+    failing_since: datetime | None
+    disabled_at: datetime | None
+    disabled_reason: str | None
+
+    @classmethod
+    def read(cls, data: Mapping[str, Any]) -> "Webhook":
+        """Read a webhook from an answer."""
+        failures = data.get("consecutive_failures")
+        return cls(
+            id=required(data, "id"),
+            url=text(data, "url") or "",
+            enabled=data.get("enabled") is not False,
+            failures=failures if isinstance(failures, int) else 0,
+            failing_since=moment(text(data, "failing_since")),
+            disabled_at=moment(text(data, "disabled_at")),
+            disabled_reason=text(data, "disabled_reason"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One attempt to deliver something to a webhook; `body` is what was sent, as Whop logged it."""
+
+    id: str
+    sent_at: datetime | None
+    success: bool
+    body: Any
+
+    @classmethod
+    def read(cls, data: Mapping[str, Any]) -> "Attempt":
+        """Read an attempt from an answer."""
+        return cls(
+            id=text(data, "id") or "(without an id)",
+            sent_at=moment(text(data, "sent_at")),
+            success=data.get("success") is True,
+            body=data.get("request_body"),
+        )
 
 
 def _amount(price: Any) -> float:

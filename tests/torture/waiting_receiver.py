@@ -1,0 +1,40 @@
+"""The receiver with one thing more, to be measured beside it: it waits before it believes Redis.
+
+`TORTURE_WAIT` is `WAIT 1 1000` (a replica has it, within a second) or `WAITAOF 1 0 3000` (the
+append-only file is flushed, within three). It goes along with each pipeline; less is a 503.
+"""
+
+import os
+from typing import Any
+
+import webhooks.main
+from webhooks.inbox import Inbox, connect
+from webhooks.settings import Settings
+
+
+class WaitingInbox(Inbox):
+    """An inbox that waits for a replica, or for the disk."""
+
+    command = os.environ["TORTURE_WAIT"].split()
+
+    async def _exchange(self, commands: bytes, expected: int) -> list[Any]:
+        parts = "".join(f"${len(part)}\r\n{part}\r\n" for part in self.command)
+        wait = f"*{len(self.command)}\r\n{parts}".encode()
+        *results, confirmed = await super()._exchange(commands + wait, expected + 1)
+        if isinstance(confirmed, Exception):
+            raise OSError(str(confirmed))
+        if (confirmed[0] if isinstance(confirmed, list) else confirmed) < 1:
+            raise OSError("nobody has confirmed it in time")
+        return results
+
+
+def main() -> None:
+    settings = Settings.from_env(os.environ)
+    inbox = WaitingInbox(connect(settings.redis_url, timeout=None), settings.account)
+    build = webhooks.main.build
+    webhooks.main.build = lambda given: build(given, store=inbox)
+    webhooks.main.serve(settings)
+
+
+if __name__ == "__main__":
+    main()

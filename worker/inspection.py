@@ -1,0 +1,263 @@
+"""Inspection: all that is on Whop beside all that should be there, both ways, changing nothing.
+
+What is being worked on at this moment, or was changed on Whop a moment ago, is no difference.
+"""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Final
+
+import structlog
+
+from worker import rounds
+from worker.census import Census, count
+from worker.converge import with_dates
+from worker.doubts import note_payment
+from worker.policy.access import ENTITLING, PAST_DUE
+from worker.policy.differences import Cure, Difference, Hidden, Kind, in_scope, of_member, young
+from worker.policy.phases import Phase
+from worker.policy.rooms import Room, split
+from worker.policy.schedule import phase_at
+from worker.store import Member
+from worker.tools import Tools
+from worker.whop.errors import WhopError
+from worker.whop.types import Membership
+
+log = structlog.get_logger()
+
+BATCH: Final = 500
+QUIET: Final = 4
+"""The hour of the night, in the account's zone, in which the inspection runs by itself."""
+
+
+HASTY: Final = {Kind.SHUT_OUT, Kind.LET_IN, Kind.GONE, Kind.TICKET}
+"""What may look so for a moment, while the news of a change on Whop is on its way."""
+
+
+@dataclass(slots=True)
+class Findings:
+    """What an inspection found, and how much it looked at.
+
+    `in_work` are the subjects that were left out, because somebody is at work on them.
+    """
+
+    at: datetime
+    differences: list[Difference] = field(default_factory=list)
+    in_work: set[str] = field(default_factory=set)
+    members: int = 0
+    memberships: int = 0
+    rooms: int = 0
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many differences there are of each kind."""
+        kinds = sorted(one.kind.value for one in self.differences)
+        return {kind: len(list(group)) for kind, group in itertools.groupby(kinds)}
+
+
+async def inspect(tools: Tools, *, room: str | None = None, user: str | None = None) -> Findings:
+    """Look at every member, room and channel; or at one room's, or at one user.
+
+    Raises:
+        Unavailable, Rejected: Whop did not tell all of it, so nothing can be said.
+    """
+    findings = Findings(tools.clock())
+    team = await tools.store.team()
+    if team is None:
+        await tools.store.save_team(await tools.whop.admins())
+    rooms = [await with_dates(tools, one) for one in tools.rules.rooms if in_scope(one, room)]
+    look = await rounds.look(tools, rooms, room, deep=user is None)
+    findings.rooms = look.rooms
+    census = await count(tools, rooms, look.hidden, user)
+    findings.memberships, findings.members = census.rows, len(census.memberships)
+    found = [*look.differences] if user is None else []
+    found += await _Members(tools, rooms, look.hidden, census, findings).all(user)
+    if user is None:
+        found += await _unopened(tools, rooms, census)
+    if room and split(room)[1]:
+        found = [one for one in found if one.room == room]
+    subjects, busy = sorted({one.subject for one in found}), set[str]()
+    for n in range(0, len(subjects), BATCH):
+        busy |= await tools.subjects.in_work(subjects[n : n + BATCH], tools.clock())
+    findings.in_work |= busy
+    deaths = await tools.subjects.deaths()
+    for one in found:
+        if one.subject not in busy:
+            death = deaths.get(one.subject)
+            gave_up = f"; Usher gave it up: {death.reason}" if death else ""
+            findings.differences.append(replace(one, why=one.why + gave_up))
+    return findings
+
+
+class _Members:
+    """The inspection of the members, some hundreds at a time."""
+
+    def __init__(
+        self,
+        tools: Tools,
+        rooms: Sequence[Room],
+        hidden: Mapping[str, Hidden],
+        census: Census,
+        findings: Findings,
+    ) -> None:
+        self.tools = tools
+        self.divided = [room for room in rooms if room.cohort]
+        self.counted = [room for room in rooms if room.seats]
+        self.hidden = hidden
+        self.census = census
+        self.findings = findings
+
+    async def all(self, only: str | None) -> list[Difference]:
+        store = self.tools.store
+        self.team = await store.team() or frozenset()
+        self.recalled = await store.recalled()
+        seats = {room.key: await store.seats(room.key) for room in self.divided}
+        self.buyers = await self._buyers()
+        known = {user for taken in seats.values() for user in taken}
+        known |= {user for users in self.buyers.values() for user in users}
+        users = sorted({only} if only else known | self.census.memberships.keys())
+        found: list[Difference] = []
+        for n in range(0, len(users), BATCH):
+            found += await self._some(users[n : n + BATCH])
+        if not only:
+            found += await self._seats(seats, found)
+            found += self._oversold()
+        return found
+
+    async def _buyers(self) -> dict[str, set[str]]:
+        """Return who is known to have a ticket, for the rooms whose tickets were counted."""
+        store, buyers = self.tools.store, {}
+        keys = await store.instances() if self.counted else []
+        places = {key: await store.place(key) for key in keys}
+        for room in self.counted:
+            mine = [place for key, place in places.items() if split(key)[0] == room.key]
+            if any(place and place.counted for place in mine):
+                buyers[room.key] = set(await store.buyers(room.key))
+        return buyers
+
+    async def _some(self, users: Sequence[str]) -> list[Difference]:
+        known = await self.tools.store.members(users)
+        found: list[Difference] = []
+        for user in users:
+            member = known.get(user) or Member()
+            rows = self.census.memberships.get(user, [])
+            wrong = self._one(user, member, rows)
+            if wrong and _stale(member, rows):
+                wrong = self._one(user, member, await self.tools.whop.memberships(user))
+            if young(rows, self.findings.at) and any(one.kind in HASTY for one in wrong):
+                self.findings.in_work.add(f"member:{user}")
+                wrong = [one for one in wrong if one.kind not in HASTY]
+            found += wrong
+        return found
+
+    def _one(self, user: str, member: Member, rows: Sequence[Membership]) -> list[Difference]:
+        late = [m for m in rows if m.status == PAST_DUE]
+        member.past_due = {m.id: member.past_due.get(m.id, self.findings.at) for m in late}
+        for payment in self.census.payments_of(user):
+            note_payment(member, payment)
+        facts = member.facts(team=user in self.team)
+        wrong = of_member(
+            user,
+            self.divided,
+            rows,
+            facts,
+            hidden=self.hidden,
+            recalled=self.recalled,
+            now=self.findings.at,
+        )
+        return wrong + self._tickets(user, rows)
+
+    def _tickets(self, user: str, rows: Sequence[Membership]) -> list[Difference]:
+        found = []
+        for room in self.counted:
+            if room.key not in self.buyers:
+                continue
+            has = any(m.product in room.products and m.status in ENTITLING for m in rows)
+            if has != (user in self.buyers[room.key]):
+                why = "has a ticket that is not counted" if has else "is counted without a ticket"
+                subject = f"member:{user}"
+                found.append(Difference(Kind.TICKET, subject, why, room=room.key, user=user))
+        return found
+
+    async def _seats(
+        self, seats: Mapping[str, Mapping[str, str]], found: Sequence[Difference]
+    ) -> list[Difference]:
+        """Compare the count of the seats with the seats, cohort by cohort."""
+        lost = []
+        for room in self.divided:
+            if room.key not in self.recalled and any(
+                one.cure is Cure.RECALL and split(one.room or "")[0] == room.key for one in found
+            ):
+                continue  # it comes with the grants
+            filled, taken = await self.tools.store.filled(room.key), seats[room.key]
+            for cohort in sorted({*taken.values(), *filled}):
+                given = sum(1 for one in taken.values() if one == cohort)
+                if given > filled.get(cohort, 0):
+                    why = f"{given} have a seat in it, and {filled.get(cohort, 0)} are counted"
+                    key = f"{room.key}/{cohort}"
+                    lost.append(
+                        Difference(Kind.SEATS_LOST, f"room:{key}", why, key, cure=Cure.RECALL)
+                    )
+        return lost
+
+    def _oversold(self) -> list[Difference]:
+        return [
+            Difference(
+                Kind.OVERSOLD,
+                f"room:{room.key}",
+                f"{len(self.buyers[room.key])} were sold of {room.seats}; `usher rooms` names them",
+                room.key,
+                cure=Cure.PERSON,
+            )
+            for room in self.counted
+            if room.key in self.buyers and len(self.buyers[room.key]) > (room.seats or 0)
+        ]
+
+
+def _stale(member: Member, rows: Sequence[Membership]) -> bool:
+    """Say whether a worker saw a member later than the walk did."""
+    for row in rows:
+        seen = member.seen.get(row.id)
+        if seen and seen.updated_at and row.updated_at and seen.updated_at > row.updated_at:
+            return True
+    return False
+
+
+async def _unopened(tools: Tools, rooms: Sequence[Room], census: Census) -> list[Difference]:
+    """Return the rooms that wait for their first buyer, and have one."""
+    now, found = tools.clock(), []
+    for room in rooms:
+        over = room.one_room_per == "series" and phase_at(room.schedule, now) is Phase.ARCHIVED
+        if over or not room.waits:
+            continue
+        bought = [
+            m.created_at or now
+            for rows in census.memberships.values()
+            for m in rows
+            if m.status in ENTITLING and m.product in room.products
+        ]
+        key = room.bought_key(max(bought), now) if bought else None
+        place = await tools.store.place(key) if key else None
+        if key and not (place and place.ready):
+            why = "somebody has bought it, and it does not exist"
+            found.append(Difference(Kind.ROOM_MISSING, f"room:{key}", why, key))
+    return found
+
+
+async def nightly(tools: Tools) -> None:
+    """Inspect everything and write down what was found, once a night; nothing is repaired."""
+    if tools.clock().astimezone(tools.rules.zone).hour != QUIET:
+        return
+    try:
+        findings = await inspect(tools)
+    except WhopError as error:
+        log.warning("verify.unfinished", why=str(error), next="it runs again tomorrow night")
+        return
+    looked = {"members": findings.members, "rooms": findings.rooms}
+    if findings.differences:
+        next_ = "see `usher verify`; `usher verify --repair` puts it right"
+        log.error("verify.found", **findings.counts, **looked, next=next_)
+    else:
+        log.info("verify.in_order", **looked)

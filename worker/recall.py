@@ -1,0 +1,142 @@
+"""Recall: learn from Whop what is ours there, where Redis knows nothing of it.
+
+Redis may be new, or emptied. Before anybody is given anything, the hidden products of our cohorts,
+the grants on them, and so the seats, are read back: nobody gets a second grant, and no cohort one
+seat too many. Doing it again changes nothing.
+"""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Final
+
+import structlog
+
+from worker.census import Census, cohorts, count
+from worker.doubts import note_payment
+from worker.policy.access import PAST_DUE, decide
+from worker.policy.differences import Hidden, found_grant
+from worker.policy.news import Seen
+from worker.policy.rooms import Room, split, title
+from worker.store import Member, Place
+from worker.subjects import milliseconds
+from worker.tools import Tools
+
+log = structlog.get_logger()
+
+RECALLED: Final = "recalled"
+"""Why a subject is due that was read back from Whop."""
+
+BATCH: Final = 500
+
+
+async def recall(tools: Tools) -> bool:
+    """Read back the rooms of which Redis does not say that it knows them; False where it knows all.
+
+    One process does it at a time, and the others wait for it.
+
+    Raises:
+        Unavailable, Rejected: Whop did not tell all of it; the next call begins anew.
+    """
+    if not await _unknown(tools):
+        return False
+    async with tools.leases.holding("recalling"):
+        rooms = await _unknown(tools)
+        if rooms:
+            await _recall(tools, rooms)
+    return True
+
+
+async def _unknown(tools: Tools) -> list[Room]:
+    known = await tools.store.recalled()
+    return [room for room in tools.rules.rooms if room.key not in known]
+
+
+async def _recall(tools: Tools, rooms: Sequence[Room]) -> None:
+    divided = [room for room in rooms if room.cohort]
+    hidden = await hidden_products(tools, divided)
+    tools.places.clear()
+    members = 0
+    if hidden:
+        census = await count(tools, divided, hidden)
+        members = await _members(tools, divided, hidden, census)
+        for key in {one.room for one in hidden.values()}:
+            numbers = [int(one.cohort) for one in hidden.values() if _numbered(one, key)]
+            if numbers:
+                await tools.store.fill(key, str(max(numbers)))
+    for room in divided:
+        await tools.store.recount(room.key)
+    await tools.store.save_recalled([room.key for room in rooms])
+    ahead = [r.key for r in rooms if not r.cohort and r.provision == "ahead"]
+    for key in (*ahead, *(f"{one.room}/{one.cohort}" for one in hidden.values())):
+        await tools.inbox.mark(f"room:{key}", RECALLED, milliseconds(tools.clock()))
+    if hidden:
+        log.warning("mirror.recalled", cohorts=len(hidden), members=members)
+
+
+def _numbered(one: Hidden, room: str) -> bool:
+    return one.room == room and one.cohort.isdigit()
+
+
+async def hidden_products(tools: Tools, rooms: Sequence[Room]) -> dict[str, Hidden]:
+    """Find the hidden products of some rooms, and remember each with its plan as a place."""
+    found: dict[str, Hidden] = {}
+    keys: set[str] = set()
+    for product, key in await cohorts(tools, rooms):
+        room = tools.rules.room(split(key)[0])
+        cohort = split(key)[1]
+        if key in keys or room is None or cohort is None:
+            continue
+        keys.add(key)
+        place = await tools.store.place(key) or Place(
+            name=title(room, cohort), salt=int(tools.clock().timestamp())
+        )
+        if place.product not in (None, product):
+            continue
+        place.product = product
+        if place.plan is None:
+            place.plan = next((p.id for p in await tools.whop.plans(product) if p.free), None)
+        await tools.store.save_place(key, place)
+        found[product] = Hidden(room.key, cohort, product, place.plan)
+    return found
+
+
+async def _members(
+    tools: Tools, rooms: Sequence[Room], hidden: Mapping[str, Hidden], census: Census
+) -> int:
+    """Remember the grants that are on Whop, with their seats; returns how many members have one."""
+    now, total = tools.clock(), 0
+    team = await tools.store.team() or frozenset()
+    users = iter(census.memberships)
+    while batch := list(itertools.islice(users, BATCH)):
+        lost = {}
+        for user in batch:
+            member = _member(rooms, hidden, census, user, now)
+            if member.grants and user not in team:
+                lost[user] = member
+        await tools.store.remember_members(lost)
+        total += len(lost)
+        for user, member in lost.items():
+            decision = decide(rooms, census.memberships[user], member.facts(team=False), now)
+            at = now if decision.actions else decision.look_again
+            if at:
+                await tools.inbox.mark(f"member:{user}", RECALLED, milliseconds(at))
+    return total
+
+
+def _member(
+    rooms: Sequence[Room], hidden: Mapping[str, Hidden], census: Census, user: str, now: datetime
+) -> Member:
+    """Return what can be told of a member from Whop alone."""
+    rows = census.memberships[user]
+    member = Member(salt=int(now.timestamp()))  # Whop repeats its answers to keys of before
+    for room in rooms:
+        grant = found_grant(room, hidden, rows)
+        if grant:
+            member.grants[room.key] = grant
+    member.seen = {m.id: Seen(m.status, m.product, m.updated_at) for m in rows}
+    late = [m for m in rows if m.status == PAST_DUE]
+    member.past_due = {m.id: m.period_end or now for m in late}
+    for payment in census.payments_of(user):
+        note_payment(member, payment)
+    return member

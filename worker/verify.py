@@ -1,0 +1,250 @@
+"""`usher verify`: show what is not as it should be, and put right what can be.
+
+To repair is to converge: the same job, under the same locks, run in this process, so that it is
+safe beside workers that run.
+"""
+
+import asyncio
+import contextlib
+import itertools
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any, BinaryIO, Final
+
+import httpx
+import msgspec
+from redis.exceptions import RedisError
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import Progress
+from rich.table import Table
+
+from webhooks.inbox import InboxUnavailable, connect
+from worker import jobs, main
+from worker.converge import FIRST_PURCHASE, VERIFY
+from worker.inspection import Findings, inspect
+from worker.leases import RENEW_EVERY
+from worker.policy.differences import Cure, Difference, Kind
+from worker.policy.rooms import split
+from worker.recall import recall
+from worker.report import Unreachable
+from worker.rules import Rules
+from worker.subjects import milliseconds
+from worker.tools import Tools
+from worker.whop.errors import WhopError
+
+AT_ONCE: Final = 20
+PATIENCE: Final = 60.0
+"""Seconds without any progress after which a repair stops waiting: for a worker that holds
+something, or for Whop."""
+
+SAID: Final = {
+    Kind.SHUT_OUT: "should be in, and is not",
+    Kind.LET_IN: "is in, and should not be",
+    Kind.UNDECIDED: "cannot be decided",
+    Kind.UNRECORDED: "is in, and Usher forgot it",
+    Kind.GONE: "is recorded as in, and is out",
+    Kind.NOT_OURS: "is in by no purchase",
+    Kind.SEATS_LOST: "seats are not counted",
+    Kind.OVERSOLD: "more tickets than seats",
+    Kind.TICKET: "ticket counted wrongly",
+    Kind.ROOM_UNRECORDED: "exists, and Usher forgot it",
+    Kind.ROOM_MISSING: "should exist, and does not",
+    Kind.ROOM_GONE: "was deleted on Whop",
+    Kind.DETACHED: "not open to its buyers",
+    Kind.MISATTACHED: "open to others",
+    Kind.DOUBLED: "there are two of it",
+    Kind.CHANNEL: "is set otherwise",
+}
+REMEDIES: Final = {
+    Cure.CONVERGE: "look again and put it right",
+    Cure.RECALL: "read it back from Whop",
+    Cure.PERSON: "yours to decide",
+}
+
+
+class VerifyError(Exception):
+    """Nothing can be said: there is no such room, or Whop does not tell; the message says which."""
+
+
+async def verify(
+    settings: main.Settings,
+    *,
+    repair: bool = False,
+    room: str | None = None,
+    user: str | None = None,
+    as_json: bool = False,
+    clock: Callable[[], datetime] = main.clock,
+    console: Console | None = None,
+    out: BinaryIO | None = None,
+) -> int:
+    """Compare everything with what it should be; returns 1 where something is not, or else 0.
+
+    Raises:
+        VerifyError: nothing can be said.
+        Unreachable: Redis does not answer.
+    """
+    if room and not settings.rules.room(split(room)[0]):
+        known = ", ".join(one.key for one in settings.rules.rooms)
+        raise VerifyError(f"no room is called {room!r}; there are {known}")
+    console = console or Console(highlight=False, stderr=as_json)
+    try:
+        async with _working(settings, clock) as tools:
+            before = await inspect(tools, room=room, user=user)
+            _show(console, before, settings.rules, repair=repair)
+            after = before
+            if repair and any(one.cure is not Cure.PERSON for one in before.differences):
+                await mend(tools, before.differences, console)
+                after = await inspect(tools, room=room, user=user)
+                _show_after(console, after, settings.rules)
+    except WhopError as error:
+        raise VerifyError(
+            f"Whop does not tell all of it, so nothing can be said: {error}"
+        ) from error
+    except (RedisError, OSError, InboxUnavailable) as error:
+        raise Unreachable(f"Redis does not answer at REDIS_URL: {error}") from error
+    if as_json:
+        document = msgspec.json.encode(_document(settings.rules, before, after, repair=repair))
+        (out or sys.stdout.buffer).write(msgspec.json.format(document) + b"\n")
+    return 1 if after.differences else 0
+
+
+@contextlib.asynccontextmanager
+async def _working(settings: main.Settings, clock: Callable[[], datetime]) -> AsyncIterator[Tools]:
+    """Have all that a worker's jobs have, and renew what is held."""
+    redis = connect(settings.redis_url)
+    http = httpx.AsyncClient(
+        base_url=settings.api_url,
+        headers={"Authorization": f"Bearer {settings.api_key}", "User-Agent": "usher"},
+    )
+    try:
+        async with http:
+            tools = main.assemble(settings, redis, http, clock)
+            renewing = asyncio.create_task(_renew(tools))
+            try:
+                yield tools
+            finally:
+                renewing.cancel()
+    finally:
+        await redis.aclose()
+
+
+async def _renew(tools: Tools) -> None:
+    while True:
+        await asyncio.sleep(RENEW_EVERY)
+        with contextlib.suppress(RedisError, OSError):
+            await tools.leases.renew()
+
+
+# --- putting it right
+
+
+async def mend(tools: Tools, differences: Sequence[Difference], console: Console) -> None:
+    """Put right what no person must decide: what was forgotten first, then rooms, then members."""
+    forgotten = {split(one.room or "")[0] for one in differences if one.cure is Cure.RECALL}
+    if forgotten:
+        await tools.store.doubt(sorted(forgotten))
+        await recall(tools)
+    now = milliseconds(tools.clock())
+    for one in (one for one in differences if one.cure is Cure.CONVERGE):
+        await tools.inbox.mark(one.subject, VERIFY, now)
+        if one.kind is Kind.ROOM_MISSING:
+            await tools.inbox.mark(one.subject, FIRST_PURCHASE, now)
+    wanted = set(await tools.subjects.due_by(tools.clock()))
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("putting it right", total=len(wanted))
+        await _settle(tools, wanted, lambda left: bar.update(task, completed=len(wanted) - left))
+
+
+async def _settle(tools: Tools, wanted: set[str], told: Callable[[int], None]) -> None:
+    """Run jobs until none of these subjects is due any more, nor any room or channel."""
+    loop = asyncio.get_running_loop()
+    left, deadline = len(wanted) + 1, loop.time() + PATIENCE
+    while True:
+        due = [s for s in await tools.subjects.due_by(tools.clock()) if s in wanted or _of_room(s)]
+        if len(due) != left:
+            left, deadline = len(due), loop.time() + PATIENCE
+        told(sum(1 for subject in due if subject in wanted))
+        if not due or loop.time() > deadline:
+            return
+        rooms = [subject for subject in due if _of_room(subject)]
+        for some in _batches(rooms or due):
+            await asyncio.gather(*(jobs.run(tools, subject) for subject in some))
+            if not rooms:
+                told(len(await tools.subjects.in_work(sorted(wanted), tools.clock())))
+        await asyncio.sleep(0.1)  # a worker that holds the rest needs its time, too
+
+
+def _of_room(subject: str) -> bool:
+    return subject.startswith(("room:", "channel:"))
+
+
+def _batches(subjects: Sequence[str]) -> Iterator[list[str]]:
+    one = iter(subjects)
+    while batch := list(itertools.islice(one, AT_ONCE)):
+        yield batch
+
+
+# --- showing it
+
+
+def _show(console: Console, findings: Findings, rules: Rules, *, repair: bool) -> None:
+    if findings.differences:
+        console.print(_table(findings, repair=repair))
+    console.print(_summary(findings, rules))
+
+
+def _show_after(console: Console, findings: Findings, rules: Rules) -> None:
+    console.print("\n[bold]After the repair[/]")
+    _show(console, findings, rules, repair=False)
+
+
+def _table(findings: Findings, *, repair: bool) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("what", "room", "who", "why", "will do" if repair else "remedy"):
+        table.add_column(name, overflow="fold")
+    for one in findings.differences:
+        who = one.user or one.id or ""
+        table.add_row(
+            SAID[one.kind], escape(one.room or ""), who, escape(one.why), REMEDIES[one.cure]
+        )
+    return table
+
+
+def _summary(findings: Findings, rules: Rules) -> str:
+    looked = (
+        f"{findings.members} members with {findings.memberships} memberships, "
+        f"{findings.rooms} rooms of {rules.account}"
+    )
+    work = len(findings.in_work)
+    busy = f"; {work} left out, because they are being worked on" if work else ""
+    if not findings.differences:
+        return f"{looked}: everything is as it should be{busy}."
+    kinds = ", ".join(f"{n} {kind}" for kind, n in findings.counts.items())
+    people = sum(1 for one in findings.differences if one.cure is Cure.PERSON)
+    rest = len(findings.differences) - people
+    mend = f" `usher verify --repair` puts {rest} right." if rest else ""
+    yours = f" {people} need a person." if people else ""
+    return f"{looked}: {len(findings.differences)} differences ({kinds}){busy}.{mend}{yours}"
+
+
+def _document(rules: Rules, before: Findings, after: Findings, *, repair: bool) -> dict[str, Any]:
+    """Return what `--json` prints; keys are added, and never change their meaning."""
+    return {
+        "account": rules.account,
+        "at": before.at,
+        "looked_at": {
+            "members": after.members,
+            "memberships": after.memberships,
+            "rooms": after.rooms,
+        },
+        "in_order": not after.differences,
+        "counts": after.counts,
+        "differences": [asdict(one) for one in after.differences],
+        "in_work": sorted(after.in_work),
+        "repaired": [asdict(one) for one in before.differences if one not in after.differences]
+        if repair
+        else [],
+    }
