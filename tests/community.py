@@ -9,6 +9,7 @@ async def main() -> None:
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -22,7 +23,7 @@ from local_whop import ACCOUNT, API_KEY, SECRET, Server
 from webhooks.app import create_app
 from webhooks.inbox import Inbox, connect
 from webhooks.signature import Secrets
-from worker import main, rules
+from worker import jobs, main, rules
 from worker.leases import Leases
 from worker.sandbox.bodies import NewExperience, NewProduct
 from worker.sandbox.state import LATEST, LocalWhop, SeedProduct
@@ -35,6 +36,16 @@ HEAD = f'account = "{ACCOUNT}"\ntimezone = "America/New_York"\n'
 
 def now() -> datetime:
     return datetime.now(UTC)
+
+
+class Clock:
+    """A clock that a test sets; the local Whop and the worker share it."""
+
+    def __init__(self, at: datetime) -> None:
+        self.at = at
+
+    def __call__(self) -> datetime:
+        return self.at
 
 
 @dataclass
@@ -79,6 +90,14 @@ class Community:
         stopping.set()
         await running
 
+    async def restart(self, rooms: str | None = None) -> None:
+        """Have another worker in the stead of the oldest, by other rules if there are any."""
+        await self.rest()
+        if rooms is not None:
+            self.settings = settings(self.settings, rooms)
+        await self.work()
+        await self.settled()
+
     async def settled(self, seconds: float = 20) -> None:
         """Wait until all deliveries are out, and nobody has anything to do now.
 
@@ -110,6 +129,12 @@ class Community:
 
     async def channel(self, key: str) -> Any:
         return self.whop.rooms.channel((await self.place(key)).channel or "")
+
+    async def trail(self, subject: str) -> list[tuple[str, str]]:
+        """Return what was done for a subject, and why, the oldest first."""
+        rows = await self.redis.lrange(f"{self.prefix}trail:{subject}", 0, -1)
+        steps = [json.loads(row) for row in rows]
+        return [(step["what"], step.get("why") or "") for step in steps]
 
     async def cohort(self, room: str, user: str) -> str | None:
         """Return the cohort that a user was given, if any."""
@@ -256,6 +281,24 @@ async def running(
                 await seller.rest()
             await client.aclose()
             await inbox.close()
+
+
+async def at(seller: Community, clock: Clock, t: datetime) -> None:
+    """Let it be some seconds after an instant, and everything done that was due then."""
+    clock.at = t + timedelta(seconds=4)
+    await seller.settled()
+
+
+async def watch(seller: Community) -> None:
+    """Look for edits, as a worker does each minute."""
+    await jobs.watch(seller.tools())
+    await seller.settled()
+
+
+async def said(seller: Community, key: str) -> list[str]:
+    """Return what stands in a room's chat, the oldest first."""
+    channel = await seller.channel(key)
+    return [message.content for message in seller.whop.rooms.messages_in(channel)]
 
 
 def settings(old: main.Settings, rooms: str) -> main.Settings:

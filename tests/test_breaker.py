@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 import community
 import httpx
 import local_whop
+import msgspec
 import pytest
 from local_whop import ACCOUNT
 
@@ -34,6 +35,7 @@ from worker.policy.breaker import (
     wants_probe,
 )
 from worker.sandbox.faults import Failure
+from worker.subjects import milliseconds
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
@@ -316,7 +318,7 @@ def test_a_whop_that_is_down_for_two_days_costs_nobody_a_try(redis_url):
             assert time.monotonic() - began < 4
             await seller.work()
             tools = seller.tools()
-            await local_whop.until(lambda: tools.breaker.open)
+            assert tools.breaker.open  # before its first job
             seller.whop.faults.failures = []
             clock.ahead += PROBE_EVERY
             await local_whop.until(lambda: not tools.breaker.open, seconds=15)
@@ -349,6 +351,29 @@ def test_a_job_that_fails_while_whop_is_down_counts_no_try_and_keeps_what_waited
                 assert await seller.redis.hgetall(f"{seller.prefix}since") == {}
                 assert len(await tools.subjects.pending(subject)) == 3
                 assert (await tools.subjects.looks(subject))[-1].outcome == "held"
+                await tools.inbox.close()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("down", [True, False])
+def test_the_time_for_which_a_job_is_tried_does_not_run_while_whop_is_down(redis_url, down):
+    async def main():
+        async with community.running(redis_url, COURSE, workers=0) as seller:
+            seller.whop.memberships.buy("prod_course", "ada")
+            await seller.until_delivered()
+            (subject,) = await seller.due()
+            ago = community.now() - timedelta(hours=31)
+            await seller.redis.hset(f"{seller.prefix}since", subject, milliseconds(ago))
+            outage = Outage(ago + SECOND, community.now() - 2 * RAMP)
+            state = State((outage,) if down else ())
+            await seller.redis.set(f"{seller.prefix}breaker", msgspec.json.encode(state))
+            async with worker._client(seller.settings) as http:
+                tools = worker.assemble(seller.settings, connect(redis_url), http, community.now)
+                await tools.breaker.learn()
+                seller.whop.faults.failures = [Failure(operation="*", status=500, times=99)]
+                await jobs.run(tools, subject)
+                assert (await seller.dead() == {}) is down
                 await tools.inbox.close()
 
     asyncio.run(main())

@@ -35,7 +35,7 @@ from worker.calendars.question import Ask
 from worker.calendars.reading import REACH, expand, read
 from worker.calendars.refresh import Calendars
 from worker.calendars.web import LIMIT, NEVER_SEEN, Validators, Web, fetch, public, resolve
-from worker.policy.calendars import Reading, Source, belongs, changed, judge, upcoming
+from worker.policy.calendars import Reading, Source, Verdict, belongs, changed, judge, upcoming
 from worker.policy.occurrences import Occurrence, Occurrences, dates
 
 PREFIX = "usher:biz_test:"
@@ -998,7 +998,6 @@ JUDGED = {
     "both gone, one of them goes on": ([-0.5, 2], [], 9, True),
     "the only one gone": ([2], [], 9, False),
     "the only one gone, with all else": ([2], [], 0, True),
-    "nothing was ahead": ([-5, -9], [], 0, False),
     "only what is over is left": ([-5, 1, 2], [-5], 9, True),
     "all moved": ([1, 2], [30, 40], 2, False),
     "new": ([], [1, 2], 2, False),
@@ -1013,6 +1012,25 @@ def test_a_reading_waits_for_the_seller_when_a_rooms_dates_go_all_at_once(
     verdict = judge(before, Reading(entries, after), NOW)
     assert verdict.rooms == (before if held else after)
     assert verdict.held == (after if held else {})
+
+
+def test_dates_that_are_over_stay_known_when_all_of_them_leave_the_calendar():
+    """So a room stays archived."""
+    over = {"ama": (at(-9), at(-5))}
+    assert judge(over, Reading(0, {"ama": ()}), NOW) == Verdict(over, {})
+    assert judge(over, Reading(1, {"ama": (at(-5),)}), NOW).rooms == {"ama": (at(-5),)}
+
+
+def test_a_room_that_waits_goes_on_waiting_while_a_date_of_it_is_ahead():
+    before, nothing = {"ama": (at(1), at(100))}, Reading(5, {"ama": ()})
+    first = judge(before, nothing, NOW)
+    assert first.held == {"ama": ()}
+    later = NOW + timedelta(hours=50)  # the first is over: to lose the other alone looks harmless
+    assert judge(before, nothing, later, first.held) == first
+    assert judge(before, nothing, later).held == {}
+    assert judge(before, nothing, NOW + timedelta(hours=150), first.held).held == {}
+    again = judge(before, Reading(5, {"ama": (at(60),)}), later, first.held)
+    assert again == Verdict({"ama": (at(60),)}, {})
 
 
 def test_a_room_that_waits_does_not_hold_up_the_others():
@@ -1070,6 +1088,10 @@ class Diary:
         states = await self.calendars.states(self.rooms)
         return next(state for state in states if state.room == room)
 
+    async def feeds(self) -> list[str]:
+        """Return what is stored of each calendar."""
+        return [value for key, value in (await self.stored()).items() if ":feed:" in key]
+
     async def stored(self) -> dict[str, str]:
         keys = [key async for key in self.redis.scan_iter()]
         return {key.decode(): (await self.redis.get(key)).decode() for key in keys}
@@ -1119,11 +1141,11 @@ def test_a_calendar_that_is_not_new_is_neither_sent_nor_read(redis_url):
         async with following(redis_url) as diary:
             diary.bench.publisher.publish(SINGLE, etag='"1"')
             await diary.refresh()
-            (before,) = (await diary.stored()).values()
+            (before,) = await diary.feeds()
             diary.later(minutes=10)
             assert await diary.refresh() == set()
             assert diary.bench.publisher.asked[-1][1]["if-none-match"] == '"1"'
-            (after,) = (await diary.stored()).values()
+            (after,) = await diary.feeds()
             assert json.loads(after)["expanded_at"] == json.loads(before)["expanded_at"]
             assert json.loads(after)["good_at"] > json.loads(before)["good_at"]
 
@@ -1144,7 +1166,7 @@ def test_a_calendar_that_came_again_is_not_read_again(redis_url, tmp_path):
             assert await diary.refresh() == set()
             path.write_bytes(ics(SERIES))
             assert await diary.refresh() == {"filed"}
-            read = [json.loads(one)["expanded_at"] for one in (await diary.stored()).values()]
+            read = [json.loads(one)["expanded_at"] for one in await diary.feeds()]
             assert sorted(read) == ["2026-11-22T12:00:00Z", "2026-11-22T12:10:00Z"]
 
     asyncio.run(main())
@@ -1184,7 +1206,7 @@ def test_rooms_with_one_calendar_share_a_look_at_it(redis_url):
             diary.rooms["lunch"] = (Source("Lunch", url=url), LONDON)
             diary.bench.publisher.publish(SINGLE, SERIES)
             assert await diary.refresh() == {"ama", "ada"}
-            assert len(diary.bench.publisher.asked) == len(await diary.stored()) == 1
+            assert len(diary.bench.publisher.asked) == len(await diary.feeds()) == 1
             assert len(await diary.starts()) == 5
             assert await diary.starts("ada") == ["03 18:00"]
             assert await diary.starts("lunch") == []
@@ -1210,6 +1232,23 @@ def test_a_calendar_that_is_broken_or_gone_keeps_the_last_good_reading(redis_url
             assert await diary.refresh() == set()
             state = await diary.state()
             assert (state.failing_since, state.error) == (None, None)
+
+    asyncio.run(main())
+
+
+def test_a_room_keeps_the_dates_of_its_old_calendar_until_the_new_one_was_read(redis_url):
+    async def main():
+        async with following(redis_url) as diary:
+            diary.bench.publisher.publish(SINGLE)
+            await diary.refresh()
+            diary.rooms["ama"] = (Source("AMA", url=diary.bench.url() + "/new"), NEW_YORK)
+            diary.later(minutes=10)
+            assert await diary.refresh() == set()  # there is no such page
+            assert await diary.starts() == ["03 18:00"]
+            assert (await diary.state()).failing_since == NOW + timedelta(minutes=10)
+            diary.bench.publisher.pages[f"/{SECRET}/new"] = (200, {}, ics(SERIES))
+            assert await diary.refresh() == {"ama"}
+            assert await diary.starts() == ["03 23:00", "10 23:00", "17 23:00", "24 23:00"]
 
     asyncio.run(main())
 
@@ -1348,10 +1387,14 @@ def test_two_that_write_at_once_both_count(redis_url):
 def test_a_calendar_is_remembered_for_sixty_days_after_the_last_look(redis_url):
     async def main():
         async with following(redis_url) as diary:
+            feed = f"{PREFIX}feed:{diary.rooms['ama'][0].feed}"
             await diary.refresh()
-            (key,) = await diary.stored()
-            assert key == f"{PREFIX}feed:{diary.rooms['ama'][0].feed}"
-            assert 59 * 86_400 < await diary.redis.ttl(key) <= 60 * 86_400
+            assert [*await diary.stored()] == [feed]
+            diary.bench.publisher.publish(SINGLE)
+            await diary.refresh()
+            assert {*await diary.stored()} == {feed, f"{PREFIX}fed:ama"}
+            for key in await diary.stored():
+                assert 59 * 86_400 < await diary.redis.ttl(key) <= 60 * 86_400
 
     asyncio.run(main())
 

@@ -1,78 +1,14 @@
 """Event rooms over real sockets: made ahead, opened, announced, locked, archived; their seats."""
 
 import asyncio
-import json
 from datetime import UTC, datetime, timedelta
 
 import community
 import pytest
+from community import Clock, at, said
+from event_rooms import CALENDAR, LOCK, MESSAGES, OPENING, SERIES, TALKS, WEEK, feed, until_read
 
 from worker.sandbox.faults import Failure
-
-OPENING = datetime(2024, 12, 5, 22, 45, tzinfo=UTC)  # 17:45 in New York
-LOCK = datetime(2024, 12, 6, 1, 0, tzinfo=UTC)
-WEEK = timedelta(days=7)
-
-TALKS = """
-[rooms.talks]
-name = "Talk of {date}"
-products = ["prod_ticket"]
-one_room_per = "occurrence"
-lead = "3d"
-opens = "15m"
-locks = "30m"
-archives = "2d"
-occurrences = [{ starts = 2024-12-05T18:00:00, lasts = "90m", repeats = "FREQ=WEEKLY;COUNT=3" }]
-"""
-SERIES = """
-[rooms.ama]
-name = "Live AMA"
-products = ["prod_ticket"]
-opens = "15m"
-locks = "30m"
-archives = "2d"
-occurrences = [{ starts = 2024-12-05T18:00:00, lasts = "90m" }]
-"""
-MESSAGES = (
-    SERIES
-    + """
-[[rooms.ama.messages]]
-when = "before"
-ahead = "2h"
-text = "We start {starts}."
-pin = true
-
-[[rooms.ama.messages]]
-when = "opening"
-text = "We are live!"
-pin = true
-
-[[rooms.ama.messages]]
-when = "lock"
-text = "Thank you all."
-"""
-)
-
-
-class Clock:
-    """A clock that a test sets; the local Whop and the worker share it."""
-
-    def __init__(self, at: datetime) -> None:
-        self.at = at
-
-    def __call__(self) -> datetime:
-        return self.at
-
-
-async def at(seller: community.Community, clock: Clock, t: datetime) -> None:
-    """Let it be some seconds after an instant, and everything done that was due then."""
-    clock.at = t + timedelta(seconds=4)
-    await seller.settled()
-
-
-async def said(seller: community.Community, key: str) -> list[str]:
-    channel = await seller.channel(key)
-    return [message.content for message in seller.whop.rooms.messages_in(channel)]
 
 
 def test_an_occurrence_gets_its_room_ahead_of_it_and_loses_it_after(redis_url):
@@ -138,11 +74,8 @@ def test_a_series_with_new_dates_comes_back_from_the_archive(redis_url):
             await at(seller, clock, LOCK + timedelta(days=2))
             room = seller.whop.rooms.experience((await seller.place("ama")).experience)
             assert (room.name, room.product_ids) == ("Live AMA (archived)", [])
-            await seller.rest()
             more = SERIES.replace('"90m" }', '"90m", repeats = "FREQ=WEEKLY;COUNT=2" }')
-            seller.settings = community.settings(seller.settings, more)
-            await seller.work()
-            await seller.settled()
+            await seller.restart(more)
             assert (room.name, room.product_ids) == ("Live AMA", ["prod_ticket"])
             assert (await seller.channel("ama")).who_can_post == "admins"
 
@@ -268,47 +201,15 @@ def test_the_stock_of_a_rooms_own_plan_holds_its_seats(redis_url):
             plan = next(p for p in seller.whop.tables.plans.values())
             seller.whop.memberships.buy("prod_ticket", "early")
             await seller.settled()
-            await seller.rest()
             rooms = SERIES + f'seats = 3\nplan = "{plan.id}"\n'
-            seller.settings = community.settings(seller.settings, rooms)
-            await seller.work()
-            await seller.settled()
+            await seller.restart(rooms)
             assert (plan.stock, plan.unlimited_stock) == (2, False)  # one of three is sold
             seller.whop.memberships.buy("prod_ticket", "ada")
             await seller.settled()
-            await seller.rest()
-            await seller.work()
-            await seller.settled()
+            await seller.restart()
             assert plan.stock == 1  # a restart does not fill it up again
 
     asyncio.run(main())
-
-
-CALENDAR = """
-[rooms.ama]
-name = "Live AMA {date}"
-products = ["prod_ticket"]
-one_room_per = "occurrence"
-lead = "30d"
-archives = "2d"
-calendar = { file = "FILE", word = "AMA" }
-"""
-ENTRY = """BEGIN:VEVENT
-UID:one@example.com
-DTSTAMP:20241101T000000Z
-DTSTART;TZID=America/New_York:{start}
-DURATION:PT1H
-SUMMARY:Big AMA with Ada
-END:VEVENT
-"""
-
-
-def feed(*starts: str) -> str:
-    entries = "".join(
-        ENTRY.replace("one@", f"{n}@").format(start=start) for n, start in enumerate(starts)
-    )
-    text = f"BEGIN:VCALENDAR\nVERSION:2.0\nPRODID:test\n{entries}END:VCALENDAR\n"
-    return text.replace("\n", "\r\n")
 
 
 def test_a_calendar_decides_on_rooms_and_what_moves_in_it_is_planned_anew(redis_url, tmp_path):
@@ -319,7 +220,7 @@ def test_a_calendar_decides_on_rooms_and_what_moves_in_it_is_planned_anew(redis_
     async def read(seller: community.Community) -> None:
         await seller.rest()
         await seller.work()  # a worker reads the calendars when it starts, and every ten minutes
-        await _until_read(seller, clock.at)
+        await until_read(seller, clock.at)
         await at(seller, clock, clock.at)
 
     async def main():
@@ -344,16 +245,3 @@ def test_a_calendar_decides_on_rooms_and_what_moves_in_it_is_planned_anew(redis_
             assert (await seller.channel(other)).who_can_post == "admins"
 
     asyncio.run(main())
-
-
-async def _until_read(seller: community.Community, t: datetime) -> None:
-    async with asyncio.timeout(10):
-        while not await _read_since(seller, t):  # noqa: ASYNC110 - a worker reads
-            await asyncio.sleep(0.02)
-
-
-async def _read_since(seller: community.Community, t: datetime) -> bool:
-    for key in await seller.redis.keys(f"{seller.prefix}feed:*"):
-        good = json.loads(await seller.redis.get(key)).get("good_at")
-        return bool(good) and datetime.fromisoformat(good) >= t
-    return False

@@ -1,57 +1,17 @@
 """A person's word, edits by hand, and a busy chat: what lies on a room's plan."""
 
 import asyncio
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import community
 import pytest
 from click.testing import CliRunner
+from community import Clock, at, said, watch
+from event_rooms import LOUNGE, NOON, SLOW, hold, members, say
 
-from worker import cli, holds, jobs
-from worker.policy.overrides import Hold
-from worker.policy.phases import Phase
+from worker import cli, holds
 from worker.policy.settings import Settings, WhoCanPost
-
-NOON = datetime(2024, 12, 4, 17, 0, tzinfo=UTC)  # a Wednesday; in New York it is noon
-LOUNGE = """
-[rooms.lounge]
-name = "The Lounge"
-products = ["prod_basic"]
-user_posts_cooldown_seconds = 5
-banned_words = ["telegram"]
-
-[[rooms.lounge.windows]]
-from = 22:00:00
-to = 07:00:00
-user_posts_cooldown_seconds = 60
-"""
-SLOW = (
-    LOUNGE
-    + """
-[rooms.lounge.slow]
-busy = 20
-quiet = 8
-steps = [15, 30, 60]
-say = "It is busy here: {seconds} seconds between two messages."
-"""
-)
-
-
-class Clock:
-    """A clock that a test sets; the local Whop and the worker share it."""
-
-    def __init__(self, at: datetime) -> None:
-        self.at = at
-
-    def __call__(self) -> datetime:
-        return self.at
-
-
-async def at(seller: community.Community, clock: Clock, t: datetime) -> None:
-    """Let it be some seconds after an instant, and everything done that was due then."""
-    clock.at = t + timedelta(seconds=4)
-    await seller.settled()
 
 
 async def usher(seller: community.Community, tmp_path: Path, *words: str) -> str:
@@ -64,34 +24,6 @@ async def usher(seller: community.Community, tmp_path: Path, *words: str) -> str
     )
     await seller.settled()
     return result.output
-
-
-def hold(clock: Clock, *words: str, phase: str | None = None, length: str = "2h") -> Hold:
-    wish = holds.parse(words) if words else holds.Wish()
-    return Hold(
-        since=clock.at,
-        until=holds.until(clock.at, length),
-        who="ada",
-        why="a test",
-        phase=Phase(phase) if phase else None,
-        settings=wish.settings,
-        add_words=wish.add_words,
-        remove_words=wish.remove_words,
-    )
-
-
-async def say(seller: community.Community, clock: Clock, laid: Hold | None) -> list[str]:
-    lines: list[str] = []
-    await holds.say(
-        seller.settings.rules,
-        seller.settings.redis_url,
-        "lounge",
-        hold=laid,
-        now=clock.at,
-        echo=lines.append,
-    )
-    await seller.settled()
-    return lines
 
 
 def test_a_hold_beats_the_plan_and_is_undone_by_itself_at_its_end(redis_url):
@@ -132,8 +64,8 @@ def test_a_room_is_locked_and_released_by_a_person(redis_url):
             assert await say(seller, clock, None) == ["lounge goes by its plan again."]
             assert channel.who_can_post == "everyone"
             assert channel.user_posts_cooldown_seconds == 5
-            trail = await seller.redis.lrange(f"{seller.prefix}trail:channel:lounge", 0, -1)
-            assert any(b"ada: a test; until" in step for step in trail)
+            steps = await seller.trail("channel:lounge")
+            assert any("ada: a test; until" in why for _, why in steps)
 
     asyncio.run(main())
 
@@ -144,7 +76,9 @@ def test_a_person_types_a_hold_and_reads_what_holds(redis_url, tmp_path):
             told = await usher(
                 seller, tmp_path, "hold", "lounge", "cooldown=30", "banned_words+=refund"
             )
-            assert told.startswith("lounge has user_posts_cooldown_seconds = 30, bans 'refund' until ")
+            assert told.startswith(
+                "lounge has user_posts_cooldown_seconds = 30, bans 'refund' until "
+            )
             assert (await seller.channel("lounge")).user_posts_cooldown_seconds == 30
             rooms = await usher(seller, tmp_path, "rooms")
             assert "held" in rooms
@@ -197,8 +131,7 @@ def test_an_edit_by_hand_is_respected_until_the_next_planned_change_or_put_back(
             await watch(seller)
             assert channel.user_posts_cooldown_seconds == (90 if how == "respect" else 5)
             assert channel.ban_media is True
-            trail = await seller.redis.lrange(f"{seller.prefix}trail:channel:lounge", 0, -1)
-            assert any(f"edit.{how}".encode() in step for step in trail)
+            assert f"edit.{how}ed" in dict(await seller.trail("channel:lounge"))
             await at(seller, clock, NOON + timedelta(hours=10))
             assert channel.user_posts_cooldown_seconds == 60
             await at(seller, clock, NOON + timedelta(hours=19))
@@ -206,12 +139,6 @@ def test_an_edit_by_hand_is_respected_until_the_next_planned_change_or_put_back(
             assert channel.ban_media is True
 
     asyncio.run(main())
-
-
-async def watch(seller: community.Community) -> None:
-    """Look for edits, as a worker does each minute."""
-    await jobs.watch(seller.tools())
-    await seller.settled()
 
 
 def test_a_release_ends_an_edit_by_hand_too(redis_url):
@@ -260,23 +187,20 @@ def test_a_busy_chat_slows_down_says_why_and_comes_back(redis_url):
     async def main():
         async with community.running(redis_url, SLOW, clock=clock) as seller:
             channel = await seller.channel("lounge")
-            for n in range(30):
-                seller.whop.memberships.buy("prod_basic", f"member{n}")
-            await seller.settled()
-            members = [seller.whop.people.user(f"member{n}").id for n in range(30)]
+            everybody = await members(seller, 30)
             looks = seller.calls("chat_channels.retrieve")
-            for member in members[:10]:
+            for member in everybody[:10]:
                 seller.whop.rooms.say(member, channel.id, "hello")
             await seller.settled()
             assert seller.calls("chat_channels.retrieve") == looks  # a quiet chat costs no look
             clock.at += timedelta(seconds=10)
-            for member in members:
+            for member in everybody:
                 seller.whop.rooms.say(member, channel.id, "hello again")
             await seller.settled()
             assert channel.user_posts_cooldown_seconds in (15, 30)
             seconds = channel.user_posts_cooldown_seconds
-            told = [m.content for m in seller.whop.rooms.messages_in(channel)][-1]
-            assert told == f"It is busy here: {seconds} seconds between two messages."
+            told = await said(seller, "lounge")
+            assert told[-1] == f"It is busy here: {seconds} seconds between two messages."
             for minute in range(1, 14):
                 await at(seller, clock, NOON + timedelta(minutes=minute))
             assert channel.user_posts_cooldown_seconds == 5
@@ -290,17 +214,13 @@ def test_a_hold_wins_over_the_pace_of_a_busy_chat(redis_url):
     async def main():
         async with community.running(redis_url, SLOW, clock=clock) as seller:
             channel = await seller.channel("lounge")
-            for n in range(40):
-                seller.whop.memberships.buy("prod_basic", f"member{n}")
-            await seller.settled()
+            everybody = await members(seller, 40)
             await say(seller, clock, hold(clock, "cooldown=0"))
-            for n in range(40):
-                user = seller.whop.people.user(f"member{n}").id
-                seller.whop.rooms.say(user, channel.id, "hello")
+            for member in everybody:
+                seller.whop.rooms.say(member, channel.id, "hello")
             await seller.settled()
             assert channel.user_posts_cooldown_seconds is None
-            said = [m.content for m in seller.whop.rooms.messages_in(channel)]
-            assert not any("busy" in text for text in said)
+            assert not any("busy" in text for text in await said(seller, "lounge"))
 
     asyncio.run(main())
 

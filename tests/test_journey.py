@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 
 import community
 import pytest
+from community import Clock
 from hypothesis import HealthCheck, Phase, given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
@@ -52,16 +53,6 @@ locks = "30m"
 archives = "14d"
 occurrences = [{ starts = 2024-12-05T18:00:00, lasts = "90m" }]
 """
-
-
-class Clock:
-    """A clock that a test sets; the local Whop and the worker share it."""
-
-    def __init__(self, at: datetime) -> None:
-        self.at = at
-
-    def __call__(self) -> datetime:
-        return self.at
 
 
 @pytest.mark.parametrize("pinned", [True, False], ids=["flat payloads", "nested payloads"])
@@ -269,11 +260,8 @@ def test_a_room_of_the_sellers_own_is_adopted(redis_url):
     async def main():
         async with community.running(redis_url, VIP) as seller:
             own = seller.whop.tables.experiences[(await seller.place("vip")).experience]
-            await seller.rest()
             rooms = LOUNGE + f'experience = "{own.id}"\n'
-            seller.settings = community.settings(seller.settings, rooms)
-            await seller.work()
-            await seller.settled()
+            await seller.restart(rooms)
             assert (await seller.place("lounge")).experience == own.id
             assert seller.rooms() == ["VIP"]
 
@@ -286,11 +274,8 @@ def test_a_product_that_leaves_the_rules_is_detached_and_others_stay(redis_url):
             room = seller.whop.tables.experiences[(await seller.place("lounge")).experience]
             by_hand = seller.whop.catalog.create_product(community.product("By hand"))
             seller.whop.rooms.attach(room.id, by_hand.id)
-            await seller.rest()
             fewer = LOUNGE.replace(', "prod_vip"', "")
-            seller.settings = community.settings(seller.settings, fewer)
-            await seller.work()
-            await seller.settled()
+            await seller.restart(fewer)
             assert set(room.product_ids) == {"prod_basic", by_hand.id}
 
     asyncio.run(main())

@@ -307,9 +307,9 @@ async def sizes(seller) -> dict[str, int]:
 
 
 async def a_month(seller, number: int) -> None:
-    """Have three hundred deliveries for the same members, and the old ones expire."""
+    """Have many deliveries for the same members, and the old ones expire."""
     inbox = Inbox(seller.redis, community.ACCOUNT)
-    for n in range(300):
+    for n in range(120):
         user = seller.whop.people.user(("ada", "bob")[n % 2]).id
         at = milliseconds(now())
         await inbox.put(
@@ -378,7 +378,7 @@ def test_no_secret_and_no_name_is_ever_written_to_redis_or_a_log(
     logged = (out + err + caplog.text).encode()
     assert bob.encode() in written  # so the file holds what Redis was told, word for word
     assert b"member.granted" in logged
-    assert b"calendar.unreadable" in logged or b"127.0.0.1" in logged
+    assert b"feed:" in written  # the calendar was asked for
     assert b"heard:" in written
     secrets = {
         "the API key": local_whop.API_KEY,

@@ -149,6 +149,10 @@ class Breaker:
                 await self.turn(probe)
             await asyncio.sleep(EVERY)
 
+    async def learn(self) -> None:
+        """Learn what the other workers know, before the first job."""
+        self._know(await self._redis.get(f"{self._prefix}breaker"))
+
     async def turn(self, probe: Probe) -> None:
         """Tell what was heard, learn what the others know, and probe where it is our part."""
         heard = await self._exchange()
@@ -183,7 +187,7 @@ class Breaker:
         if not await self._redis.set(mine, "1", nx=True, px=PROBE_LEASE):
             return
         try:
-            self._know(await self._redis.get(f"{self._prefix}breaker"))
+            await self.learn()
             asked = self._state.probed
             if asked and self._clock() - asked < law.PROBE_EVERY:
                 return  # somebody has just done it

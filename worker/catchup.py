@@ -5,14 +5,12 @@ What never succeeded comes in through the same door as a live delivery, and is k
 id. Redis has, under `usher:{account}:`:
 
     caught_up           Mark: up to when nothing is missing, by Whop's clock, and of which webhook
-    webhook             Health: how the webhook fares, as Whop told us last
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, TypeVar
-from urllib.parse import urlsplit
 
 import msgspec
 import structlog
@@ -20,16 +18,11 @@ from redis.asyncio import Redis
 
 from webhooks.events import INTERESTING, Delivery, Malformed, Message, read
 from webhooks.inbox import Inbox
+from worker.our_webhook import Ours, OurWebhook
 from worker.policy.backlog import Reading, begins
 from worker.whop.client import Whop
-from worker.whop.errors import Forbidden, Missing, Rejected, WhopError
+from worker.whop.errors import WhopError
 from worker.whop.types import Attempt, Webhook
-
-DOOR: Final = "/webhooks/whop"
-"""How the address of the receiver ends."""
-
-FAILING: Final = 3
-"""Deliveries in a row whose failure is worth a loud word; Whop gives the webhook three days."""
 
 REPORTED: Final = 200
 """Unreadable attempts that are remembered, so that each is reported once."""
@@ -41,39 +34,12 @@ Tell = Callable[[int, int], None]
 log = structlog.get_logger()
 
 
-class Unknown(Exception):
-    """It cannot be told which webhook is ours; the message says what to do."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ours:
-    """What the settings say of our webhook.
-
-    `said` is its id or its URL, or None where it can be found by its address; with `enable` it is
-    enabled again where Whop gave it up.
-    """
-
-    said: str | None = None
-    enable: bool = False
-
-
 class Mark(msgspec.Struct, frozen=True):
     """Up to when nothing of a webhook's log is missing, and what of it could not be read."""
 
     webhook: str
     until: datetime
     unreadable: tuple[str, ...] = ()
-
-
-class Health(msgspec.Struct, frozen=True):
-    """How a webhook fares: Whop's own words, and when we asked."""
-
-    webhook: str
-    enabled: bool
-    failures: int
-    failing_since: datetime | None
-    disabled_at: datetime | None
-    asked: datetime
 
 
 @dataclass(slots=True)
@@ -95,18 +61,17 @@ class Found:
 
 
 class CatchUp:
-    """Reads Whop's log of our webhook, and looks after the webhook itself."""
+    """Reads Whop's log of our webhook."""
 
     def __init__(
         self, inbox: Inbox, whop: Whop, *, account: str, ours: Ours, clock: Callable[[], datetime]
     ) -> None:
+        self.webhook = OurWebhook(inbox.redis, inbox.prefix, whop, ours=ours, clock=clock)
         self._inbox = inbox
         self._redis: Redis = inbox.redis
         self._whop = whop
         self._account = account
-        self._ours = ours
         self._clock = clock
-        self._silenced: set[str] = set()
 
     async def run(self, *, since: datetime | None = None, tell: Tell | None = None) -> Found | None:
         """Look after the webhook, and take in what never arrived since the mark, or since T.
@@ -118,78 +83,10 @@ class CatchUp:
             Unavailable: Whop did not tell all; what it told is stored.
             InboxUnavailable: Redis did not take it; the next time does it again.
         """
-        try:
-            hook = await self._look_after(await self._webhook())
-        except Unknown as why:
-            self._say_once("webhook.unknown", str(why), "set WHOP_WEBHOOK to its id (hook_...)")
-            return None
-        except Forbidden as error:
-            self._say_once("webhook.unseen", str(error), "give the key developer:manage_webhook")
+        hook = await self.webhook.look_after()
+        if hook is None:
             return None
         return await self._read(hook, since, tell or _nobody)
-
-    async def health(self) -> Health | None:
-        """Return how our webhook fared when Whop was asked last; None if nobody could ask yet."""
-        return await self._load("webhook", Health)
-
-    # --- which webhook, and how it fares
-
-    async def _webhook(self) -> Webhook:
-        said = self._ours.said
-        if said and said.startswith("hook_"):
-            try:
-                return await self._whop.webhook(said)
-            except Missing as error:
-                raise Unknown(f"WHOP_WEBHOOK names one that Whop does not know: {error}") from error
-        return ours(await self._whop.webhooks(), said)
-
-    async def _look_after(self, hook: Webhook) -> Webhook:
-        """Say how the webhook fares; enable it where Whop gave it up and the settings allow."""
-        if hook.enabled and hook.failures >= FAILING:
-            log.error(
-                "webhook.failing",
-                webhook=hook.id,
-                failures=hook.failures,
-                since=str(hook.failing_since),
-                next="see that the receiver answers at the webhook's URL, with its secret; "
-                "after three days Whop disables it",
-            )
-        if hook.disabled_at and not hook.enabled and self._ours.enable:
-            hook = await self._enabled(hook)
-        if not hook.enabled:
-            log.error(
-                "webhook.disabled",
-                webhook=hook.id,
-                since=str(hook.disabled_at),
-                why=hook.disabled_reason or "the seller disabled it",
-                next="mend the receiver, enable the webhook at Whop, then run usher verify",
-            )
-        health = Health(
-            webhook=hook.id,
-            enabled=hook.enabled,
-            failures=hook.failures,
-            failing_since=hook.failing_since,
-            disabled_at=hook.disabled_at,
-            asked=self._clock(),
-        )
-        await self._save("webhook", health)
-        return hook
-
-    async def _enabled(self, hook: Webhook) -> Webhook:
-        """Enable a webhook that Whop gave up; what the seller disabled is the seller's."""
-        try:
-            hook = await self._whop.enable_webhook(hook.id)
-        except Rejected as error:
-            log.warning("webhook.refused", webhook=hook.id, why=str(error))
-        else:
-            why = "what Whop did not try to deliver meanwhile is in no log"
-            log.warning("webhook.enabled", webhook=hook.id, why=why, next="run usher verify")
-        return hook
-
-    def _say_once(self, what: str, why: str, next_: str) -> None:
-        if what not in self._silenced:
-            self._silenced.add(what)
-            log.warning(what, why=why, next=f"{next_}; until then only usher verify finds gaps")
 
     # --- its log
 
@@ -272,28 +169,6 @@ class CatchUp:
 
     async def _save(self, name: str, value: Any) -> None:
         await self._redis.set(self._inbox.prefix + name, msgspec.json.encode(value))
-
-
-def ours(hooks: Sequence[Webhook], said: str | None) -> Webhook:
-    """Return the webhook with the URL that was said, or else the one that ends in our address.
-
-    Raises:
-        Unknown: there is none, or more than one.
-    """
-    fits = [h for h in hooks if (h.url == said if said else _path(h.url).endswith(DOOR))]
-    if len(fits) == 1:
-        return fits[0]
-    if said:
-        raise Unknown(f"the account has {len(fits)} webhooks with the URL of WHOP_WEBHOOK")
-    ids = ", ".join(sorted(h.id for h in fits)) or "none"
-    raise Unknown(f"of the account's {len(hooks)} webhooks, these end in {DOOR}: {ids}")
-
-
-def _path(url: str) -> str:
-    try:
-        return urlsplit(url).path.rstrip("/")
-    except ValueError:
-        return ""
 
 
 def opened(attempt: Attempt, now: int) -> Delivery | Message:

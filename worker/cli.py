@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import click
 
-from worker.commands import COMMANDS
+from worker import commands, member_commands
 from worker.edge import ENVIRON, now, redis_url, rules_path, told
 
 LOCAL_WHOP = "http://127.0.0.1:4000"
@@ -265,7 +265,7 @@ def _ask(whop: str, what: str, body: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-for command in COMMANDS:
+for command in (*commands.COMMANDS, *member_commands.COMMANDS):
     main.add_command(command)
 
 

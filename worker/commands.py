@@ -6,13 +6,12 @@
 import asyncio
 import getpass
 import sys
-from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
 import click
 
-from worker.edge import ENVIRON, now, redis_url, rules_path, told
+from worker.edge import ENVIRON, instant, now, redis_url, rules_path, told
 
 DAYS: Final = 14
 
@@ -143,7 +142,7 @@ def plan(days: int, from_: str | None, room: str | None, as_json: bool, svg: Pat
             rules, overrides = asyncio.run(outlook(rules, url, now()))
         plans.show(
             rules,
-            since=_instant(from_, rules.zone) if from_ else now(),
+            since=instant(from_, rules.zone, "--from") if from_ else now(),
             days=days,
             room=room,
             as_json=as_json,
@@ -151,18 +150,6 @@ def plan(days: int, from_: str | None, room: str | None, as_json: bool, svg: Pat
             overrides=overrides,
             printed=now(),
         )
-
-
-def _instant(text: str, zone: Any) -> datetime:
-    from worker.policy.occurrences import instant
-
-    try:
-        at = datetime.fromisoformat(text)
-    except ValueError:
-        raise click.ClickException(
-            f"--from {text}: expected a date or a time such as 2026-12-03 or 2026-12-03T18:00"
-        ) from None
-    return at.astimezone(now().tzinfo) if at.tzinfo else instant(at, zone)
 
 
 @click.command()
@@ -192,7 +179,7 @@ def simulate(days: int, buyers: int | None, seed: int, from_: str | None) -> Non
         rules = rules_file.load(rules_path())
         code = simulation.simulate(
             rules,
-            start=_instant(from_, rules.zone) if from_ else now(),
+            start=instant(from_, rules.zone, "--from") if from_ else now(),
             days=days,
             buyers=buyers or simulation.BUYERS,
             seed=seed,

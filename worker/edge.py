@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
+from zoneinfo import ZoneInfo
 
 import click
 
@@ -31,6 +32,19 @@ def redis_url() -> str:
     return ENVIRON["REDIS_URL"]
 
 
+def instant(text: str, zone: ZoneInfo, option: str) -> datetime:
+    """Return the instant that somebody typed for an option, local to a zone unless it says one."""
+    from worker.policy.occurrences import instant as local
+
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        raise click.ClickException(
+            f"{option} {text}: expected a date or a time such as 2026-12-03 or 2026-12-03T18:00"
+        ) from None
+    return at.astimezone(UTC) if at.tzinfo else local(at, zone)
+
+
 @contextlib.contextmanager
 def told() -> Iterator[None]:
     """End a command that cannot do what it should with one line that says why."""
@@ -50,7 +64,7 @@ def _for_people(error: Exception) -> click.ClickException | None:
     """
     from redis.exceptions import RedisError
 
-    from worker import calendars, embedded, holds, plan, report, rules
+    from worker import calendars, embedded, holds, main, plan, report, rules, verify
 
     people = (
         rules.RulesError,
@@ -60,6 +74,8 @@ def _for_people(error: Exception) -> click.ClickException | None:
         plan.UnknownRoom,
         plan.Unwritable,
         embedded.EmbeddedError,
+        main.SettingsError,
+        verify.VerifyError,
         ValueError,
     )
     if isinstance(error, people):

@@ -79,7 +79,7 @@ class Health:
         return not tools.breaker.open and webhook != "disabled", told
 
     async def _webhook(self, tools: Tools) -> str:
-        health = await tools.catch_up.health()
+        health = await tools.catch_up.webhook.health()
         if health is None:
             return "unknown"
         if not health.enabled:
@@ -96,7 +96,7 @@ class Health:
                 now = tools.clock()
                 due, first = await tools.subjects.backlog(now)
                 self.meters.backlog(due, first, await tools.subjects.count_dead(), now)
-                if health := await tools.catch_up.health():
+                if health := await tools.catch_up.webhook.health():
                     self.meters.webhook(health.failures, enabled=health.enabled)
 
 

@@ -17,6 +17,7 @@ from worker.converge import with_dates
 from worker.doubts import note_payment
 from worker.policy.access import ENTITLING, PAST_DUE
 from worker.policy.differences import Cure, Difference, Hidden, Kind, in_scope, of_member, young
+from worker.policy.news import Seen
 from worker.policy.phases import Phase
 from worker.policy.rooms import Room, split
 from worker.policy.schedule import phase_at
@@ -143,16 +144,19 @@ class _Members:
         for user in users:
             member = known.get(user) or Member()
             rows = self.census.memberships.get(user, [])
+            stale = _stale(member, rows)
             wrong = self._one(user, member, rows)
-            if wrong and _stale(member, rows):
+            if wrong and stale:
                 wrong = self._one(user, member, await self.tools.whop.memberships(user))
-            if young(rows, self.findings.at) and any(one.kind in HASTY for one in wrong):
+            recent = young([*rows, *self.census.payments_of(user)], self.findings.at)
+            if recent and any(one.kind in HASTY for one in wrong):
                 self.findings.in_work.add(f"member:{user}")
                 wrong = [one for one in wrong if one.kind not in HASTY]
             found += wrong
         return found
 
     def _one(self, user: str, member: Member, rows: Sequence[Membership]) -> list[Difference]:
+        member.seen |= {m.id: Seen.of(m) for m in rows}
         late = [m for m in rows if m.status == PAST_DUE]
         member.past_due = {m.id: member.past_due.get(m.id, self.findings.at) for m in late}
         for payment in self.census.payments_of(user):

@@ -35,12 +35,13 @@ from webhooks.inbox import JOB_LIFE, Inbox, InboxUnavailable, connect
 from worker import jobs, rules
 from worker.breaker import Breaker, asking
 from worker.calendars.refresh import Calendars
-from worker.catchup import CatchUp, Found, Ours
+from worker.catchup import CatchUp, Found
 from worker.chatter import Chatter
 from worker.health import Health, Pulse, serving
 from worker.inspection import nightly
 from worker.leases import RENEW_EVERY, Leases
 from worker.meters import Meters
+from worker.our_webhook import Ours
 from worker.recall import recall
 from worker.store import Store
 from worker.strays import Strays
@@ -312,6 +313,7 @@ def _hooks(
             asyncio.create_task(_renew(tools.leases)),
             asyncio.create_task(tools.breaker.keep(asking(tools.whop))),
         ]
+        await tools.breaker.learn()
         await _look_round(tools, redis)
         await jobs.refresh_team(tools)
         await _recall(tools)

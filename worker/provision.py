@@ -54,7 +54,7 @@ async def provision(tools: Tools, room: Room, part: str | None, *, anew: bool = 
             if place.occurrence is None:
                 return place  # the date was taken away before its room was made
         try:
-            if False and place.experience and not room.experience:
+            if anew and place.experience and not room.experience:
                 await _forget_deleted(tools, key, place)
             await _Making(tools, room, part, place).every_step()
         except Rejected:

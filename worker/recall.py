@@ -134,7 +134,7 @@ def _member(
         grant = found_grant(room, hidden, rows)
         if grant:
             member.grants[room.key] = grant
-    member.seen = {m.id: Seen(m.status, m.product, m.updated_at) for m in rows}
+    member.seen = {m.id: Seen.of(m) for m in rows}
     late = [m for m in rows if m.status == PAST_DUE]
     member.past_due = {m.id: m.period_end or now for m in late}
     for payment in census.payments_of(user):

@@ -59,17 +59,19 @@ return cohort
 """Lua: a member's cohort, once and for all. In one script, so that no two take the last seat."""
 
 _REMEMBER: Final = """
-local member, seats, filled, granted = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local user, cohort, record, whole, live = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
-if whole ~= '1' or redis.call('EXISTS', member) == 0 then
-  redis.call('SET', member, record)
-  if live == '1' then redis.call('SADD', granted, user) end
-end
-if redis.call('HSETNX', seats, user, cohort) == 1 then
-  redis.call('HINCRBY', filled, cohort, 1)
+local member, user, record, whole = KEYS[1], ARGV[1], ARGV[2], ARGV[3]
+local known = redis.call('EXISTS', member) == 1
+if whole ~= '1' or not known then redis.call('SET', member, record) end
+for i = 1, (#ARGV - 3) / 2 do
+  local seats, filled, granted = KEYS[3 * i - 1], KEYS[3 * i], KEYS[3 * i + 1]
+  local cohort, live = ARGV[2 * i + 2], ARGV[2 * i + 3]
+  if live == '1' and (whole ~= '1' or not known) then redis.call('SADD', granted, user) end
+  if redis.call('HSETNX', seats, user, cohort) == 1 then
+    redis.call('HINCRBY', filled, cohort, 1)
+  end
 end
 """
-"""Lua: a grant that Whop has and of which the record was lost, with its seat. `whole` says that the
+"""Lua: a member with grants of which the record was lost, and their seats. `whole` says that the
 record is all that is known of the member: then one that is there is newer, and stays."""
 
 _FILL: Final = """
@@ -221,8 +223,9 @@ class Store:
 
     async def members(self, users: Sequence[str]) -> dict[str, Member]:
         """Return what is known of some members; those of whom nothing is are left out."""
-        rows = await self._redis.mget([f"{self._prefix}member:{user}" for user in users] or ["-"])
-        known = zip(users, rows, strict=False)
+        names = [f"{self._prefix}member:{user}" for user in users]
+        rows = await self._redis.mget(names) if names else []
+        known = zip(users, rows, strict=True)
         return {user: _MEMBER.decode(row) for user, row in known if row is not None}
 
     async def save_member(self, user: str, member: Member) -> None:
@@ -269,7 +272,7 @@ class Store:
 
     async def remember_grant(self, user: str, member: Member, room: str, grant: Grant) -> None:
         """Remember a member with a grant of which the record was lost, and its seat."""
-        keys, arguments = self._lost(user, member, room, grant, whole=False)
+        keys, arguments = self._lost(user, member, {room: grant}, whole=False)
         await self._remember(keys=keys, args=arguments)
 
     async def remember_members(self, lost: Mapping[str, Member]) -> None:
@@ -279,18 +282,18 @@ class Store:
         """
         async with self._redis.pipeline(transaction=False) as pipe:
             for user, member in lost.items():
-                for room, grant in member.grants.items():
-                    keys, arguments = self._lost(user, member, room, grant, whole=True)
-                    await self._remember(keys=keys, args=arguments, client=pipe)
+                keys, arguments = self._lost(user, member, member.grants, whole=True)
+                await self._remember(keys=keys, args=arguments, client=pipe)
             await pipe.execute()
 
     def _lost(
-        self, user: str, member: Member, room: str, grant: Grant, *, whole: bool
+        self, user: str, member: Member, grants: Mapping[str, Grant], *, whole: bool
     ) -> tuple[list[str], list[Any]]:
-        names = [f"member:{user}", f"seats:{room}", f"filled:{room}"]
-        keys = [self._prefix + name for name in (*names, f"granted:{room}/{grant.cohort}")]
-        record = msgspec.json.encode(member)
-        return keys, [user, grant.cohort, record, int(whole), int(not grant.taken)]
+        names, arguments = [f"member:{user}"], [user, msgspec.json.encode(member), int(whole)]
+        for room, grant in grants.items():
+            names += [f"seats:{room}", f"filled:{room}", f"granted:{room}/{grant.cohort}"]
+            arguments += [grant.cohort, int(not grant.taken)]
+        return [self._prefix + name for name in names], arguments
 
     async def fill(self, room: str, cohort: str) -> None:
         """Have a room by seats go on filling with a cohort, or a later one."""

@@ -27,7 +27,6 @@ for i = 4, #ARGV do
   if not redis.call('ZSCORE', prefix .. 'due', subject)
     and redis.call('HEXISTS', prefix .. 'dead', subject) == 0
     and redis.call('EXISTS', prefix .. 'pending:' .. subject) == 1 then
-    redis.call('HDEL', prefix .. 'job', subject)
     wake(subject, now, (string.gsub(ARGV[3], 'SUBJECT', function() return subject end)))
     mended[#mended + 1] = subject
   end
@@ -52,7 +51,7 @@ class Strays:
         mended: list[str] = []
         for _ in range(min(MOST, await self._redis.dbsize() // COUNT // ROUNDS + 1)):
             self._cursor, keys = await self._redis.scan(
-                self._cursor, match=_escaped(self._pending) + "*", count=COUNT
+                self._cursor, match=f"{self._pending}*", count=COUNT
             )
             if keys:
                 mended += await self._made_due(keys, now)
@@ -64,8 +63,3 @@ class Strays:
         subjects = [key[len(self._pending.encode()) :] for key in keys]
         arguments: list[Any] = [self._prefix, now, job("SUBJECT", now), *subjects]
         return [subject.decode() for subject in await self._mend(args=arguments)]
-
-
-def _escaped(text: str) -> str:
-    """Return a text as a pattern that means itself."""
-    return "".join(f"\\{c}" if c in "*?[]\\^" else c for c in text)

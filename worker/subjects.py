@@ -31,6 +31,9 @@ OVERDUE: Final = 3000
 LATELY: Final = timedelta(minutes=15)
 """For so long what is due, or fails and is tried again, counts as being worked on."""
 
+SOON: Final = timedelta(seconds=2)
+"""What is due so soon is being worked on, too: a lock is due a little after its instant."""
+
 SWEPT_AT_ONCE: Final = 500
 SWEPT_AT_MOST: Final = 20_000
 """Overdue subjects that one sweep looks at, the oldest first."""
@@ -280,7 +283,7 @@ class Subjects:
             pipe.zmscore(f"{self._prefix}due", list(subjects))
             pipe.hmget(f"{self._prefix}since", list(subjects))
             scores, since = await pipe.execute()
-        at, lately = milliseconds(now), milliseconds(now - LATELY)
+        at, lately = milliseconds(now + SOON), milliseconds(now - LATELY)
         rows = zip(subjects, scores, since, strict=True)
         return {
             subject

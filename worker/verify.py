@@ -58,6 +58,10 @@ SAID: Final = {
     Kind.DOUBLED: "there are two of it",
     Kind.CHANNEL: "is set otherwise",
 }
+WIDE: Final = 240
+SHOWN: Final = 200
+"""Rows of the table."""
+
 REMEDIES: Final = {
     Cure.CONVERGE: "look again and put it right",
     Cure.RECALL: "read it back from Whop",
@@ -89,7 +93,7 @@ async def verify(
     if room and not settings.rules.room(split(room)[0]):
         known = ", ".join(one.key for one in settings.rules.rooms)
         raise VerifyError(f"no room is called {room!r}; there are {known}")
-    console = console or Console(highlight=False, stderr=as_json)
+    console = console or _console(stderr=as_json)
     try:
         async with _working(settings, clock) as tools:
             before = await inspect(tools, room=room, user=user)
@@ -166,15 +170,24 @@ async def _settle(tools: Tools, wanted: set[str], told: Callable[[int], None]) -
         due = [s for s in await tools.subjects.due_by(tools.clock()) if s in wanted or _of_room(s)]
         if len(due) != left:
             left, deadline = len(due), loop.time() + PATIENCE
-        told(sum(1 for subject in due if subject in wanted))
         if not due or loop.time() > deadline:
             return
         rooms = [subject for subject in due if _of_room(subject)]
+        waiting = sum(1 for subject in due if subject in wanted)
         for some in _batches(rooms or due):
-            await asyncio.gather(*(jobs.run(tools, subject) for subject in some))
-            if not rooms:
-                told(len(await tools.subjects.in_work(sorted(wanted), tools.clock())))
+            told(waiting)
+            await _run(tools, some)
+            waiting -= sum(1 for subject in some if subject in wanted)
+        told(waiting)
         await asyncio.sleep(0.1)  # a worker that holds the rest needs its time, too
+
+
+async def _run(tools: Tools, subjects: Sequence[str]) -> None:
+    """Run some jobs at once; one that lost its lease is another worker's by now."""
+    runs = [jobs.run(tools, subject) for subject in subjects]
+    for result in await asyncio.gather(*runs, return_exceptions=True):
+        if isinstance(result, Exception):
+            raise result
 
 
 def _of_room(subject: str) -> bool:
@@ -190,10 +203,19 @@ def _batches(subjects: Sequence[str]) -> Iterator[list[str]]:
 # --- showing it
 
 
+def _console(*, stderr: bool) -> Console:
+    """Return where people read; in a file or a pipe a table is as wide as it likes."""
+    console = Console(highlight=False, stderr=stderr)
+    return console if console.is_terminal else Console(highlight=False, stderr=stderr, width=WIDE)
+
+
 def _show(console: Console, findings: Findings, rules: Rules, *, repair: bool) -> None:
     if findings.differences:
         console.print(_table(findings, repair=repair))
-    console.print(_summary(findings, rules))
+    left_out = len(findings.differences) - SHOWN
+    if left_out > 0:
+        console.print(f"... and {left_out} more, which --json names")
+    console.print(_summary(findings, rules, repair=repair))
 
 
 def _show_after(console: Console, findings: Findings, rules: Rules) -> None:
@@ -204,8 +226,8 @@ def _show_after(console: Console, findings: Findings, rules: Rules) -> None:
 def _table(findings: Findings, *, repair: bool) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("what", "room", "who", "why", "will do" if repair else "remedy"):
-        table.add_column(name, overflow="fold")
-    for one in findings.differences:
+        table.add_column(name, overflow="fold", no_wrap=name in {"room", "who"})
+    for one in findings.differences[:SHOWN]:
         who = one.user or one.id or ""
         table.add_row(
             SAID[one.kind], escape(one.room or ""), who, escape(one.why), REMEDIES[one.cure]
@@ -213,10 +235,10 @@ def _table(findings: Findings, *, repair: bool) -> Table:
     return table
 
 
-def _summary(findings: Findings, rules: Rules) -> str:
+def _summary(findings: Findings, rules: Rules, *, repair: bool) -> str:
     looked = (
-        f"{findings.members} members with {findings.memberships} memberships, "
-        f"{findings.rooms} rooms of {rules.account}"
+        f"{findings.members} members, {findings.memberships} memberships, {findings.rooms} rooms "
+        f"of {rules.account}"
     )
     work = len(findings.in_work)
     busy = f"; {work} left out, because they are being worked on" if work else ""
@@ -225,9 +247,12 @@ def _summary(findings: Findings, rules: Rules) -> str:
     kinds = ", ".join(f"{n} {kind}" for kind, n in findings.counts.items())
     people = sum(1 for one in findings.differences if one.cure is Cure.PERSON)
     rest = len(findings.differences) - people
-    mend = f" `usher verify --repair` puts {rest} right." if rest else ""
-    yours = f" {people} need a person." if people else ""
-    return f"{looked}: {len(findings.differences)} differences ({kinds}){busy}.{mend}{yours}"
+    how = f"{rest} will be put right now" if repair else f"`usher verify --repair` mends {rest}"
+    parts = [how] if rest else []
+    parts += [f"{people} for a person to decide"] if people else []
+    count = len(findings.differences)
+    noun = "difference" if count == 1 else "differences"
+    return f"{looked}: {count} {noun} ({kinds}){busy}. {'; '.join(parts)}."
 
 
 def _document(rules: Rules, before: Findings, after: Findings, *, repair: bool) -> dict[str, Any]:

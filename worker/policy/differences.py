@@ -71,16 +71,20 @@ class Hidden:
     plan: str | None
 
 
-class Row(Membership, Protocol):
-    """One of Whop's memberships, with the time of its last change."""
+class Changed(Protocol):
+    """Something of Whop's, with the time of its last change."""
 
     @property
     def updated_at(self) -> datetime | None:
         """When Whop last changed it."""
 
 
-def young(rows: Iterable[Row], now: datetime) -> bool:
-    """Say whether the news of one of these memberships may still be on its way."""
+class Row(Membership, Changed, Protocol):
+    """One of Whop's memberships, with the time of its last change."""
+
+
+def young(rows: Iterable[Changed], now: datetime) -> bool:
+    """Say whether the news of one of these may still be on its way."""
     return any(row.updated_at and now - row.updated_at < YOUNG for row in rows)
 
 
@@ -213,8 +217,8 @@ def _strangers(
 ) -> list[Difference]:
     """Return what is on our hidden products and not ours to end."""
     why = (
-        "is in by a membership that Usher did not give and will not end: somebody joined by the "
-        "plan's link, or was let in by hand; cancel it on Whop if they should not be there"
+        "Usher did not give it and will not end it: somebody joined by the plan's link, or was let "
+        "in by hand; cancel it on Whop if they should not be there"
     )
     return [
         Difference(

@@ -22,6 +22,10 @@ class Shown(Membership, Protocol):
     def updated_at(self) -> datetime | None:
         """When Whop last changed what it shows."""
 
+    @property
+    def period_start(self) -> datetime | None:
+        """When the period began that is paid for."""
+
 
 @dataclass(frozen=True, slots=True)
 class Seen:
@@ -33,11 +37,12 @@ class Seen:
     plan: str | None = None
     created_at: datetime | None = None
     period_end: datetime | None = None
+    period_start: datetime | None = None
 
     @classmethod
     def of(cls, shown: Shown) -> "Seen":
         """Take down what Whop shows of a membership."""
-        bought = (shown.plan, shown.created_at, shown.period_end)
+        bought = (shown.plan, shown.created_at, shown.period_end, shown.period_start)
         return cls(shown.status, shown.product, shown.updated_at, *bought)
 
 

@@ -66,6 +66,7 @@ class Payment:
     user: str | None
     product: str | None
     plan: str | None
+    updated_at: datetime | None = None
 
     @classmethod
     def read(cls, data: Mapping[str, Any]) -> "Payment":
@@ -78,6 +79,7 @@ class Payment:
             user=reference(data, "user"),
             product=reference(data, "product"),
             plan=reference(data, "plan"),
+            updated_at=moment(text(data, "updated_at")),
         )
 
 
