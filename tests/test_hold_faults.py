@@ -60,7 +60,7 @@ def test_a_hold_that_whop_refuses_is_not_said_to_be_done(redis_url):
         async with community.running(redis_url, LOUNGE, clock=clock) as seller:
             seller.forbid("chat:moderate")
             _, doubt = await say(seller, clock, hold(clock, phase="locked"))
-            assert doubt.startswith("No worker has done it yet")
+            assert doubt.startswith("Whop has not let it happen yet")
             assert (await seller.channel("lounge")).who_can_post == "everyone"
 
     asyncio.run(main())

@@ -37,6 +37,9 @@ def main() -> None:
       USHER_RULES          the rules file                 [rooms.toml]
       USHER_HOST           where the receiver listens     [127.0.0.1]
       USHER_PORT           its port                       [8000]
+      USHER_WORK_PORT      where a worker shows its health and metrics
+      WHOP_WEBHOOK         our webhook's id or URL, where several could be meant
+      USHER_ENABLE_WEBHOOK yes: enable it again where Whop gave it up
       USHER_LOG            json or console                [json; console on a terminal]
       WHOP_API_URL         Whop's API, with /api/v1       [https://api.whop.com/api/v1]
     """
@@ -89,14 +92,13 @@ def work() -> None:
 
     Run as many as you like, on as many machines, with the same REDIS_URL.
     """
+    from worker import health, rules
     from worker import main as worker
-    from worker import rules
 
     try:
-        settings = worker.Settings.from_env(ENVIRON)
-    except (worker.SettingsError, rules.RulesError) as error:
+        worker.work(worker.Settings.from_env(ENVIRON))
+    except (worker.SettingsError, rules.RulesError, health.PortTaken) as error:
         raise click.ClickException(str(error)) from error
-    worker.work(settings)
 
 
 @main.command()

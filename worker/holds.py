@@ -129,8 +129,7 @@ async def say(
         for key in keys:
             echo(_words(rules, key, hold))
         subjects = Subjects(redis, inbox.prefix, Leases(redis, inbox.prefix, "usher"))
-        if not await _done(subjects, keys, now):
-            echo("No worker has done it yet; it will be done when `usher work` runs.")
+        await _wait(subjects, [f"channel:{key}" for key in keys], now, echo)
     except (RedisError, OSError, InboxUnavailable) as error:
         raise Unreachable(f"Redis does not answer at REDIS_URL: {error}") from error
     finally:
@@ -172,11 +171,15 @@ def _words(rules: Rules, key: str, hold: Hold | None) -> str:
     return f"{key} {', '.join(said)} until {end}, then goes by its plan."
 
 
-async def _done(subjects: Subjects, keys: Sequence[str], now: datetime) -> bool:
-    """Wait until nobody has anything to do for these channels any more."""
+async def _wait(
+    subjects: Subjects, channels: Sequence[str], now: datetime, echo: Callable[[str], None]
+) -> None:
+    """Wait until nobody has anything to do for these channels any more, or say what is amiss."""
     for _ in range(round(PATIENCE / 0.1)):
-        due = await subjects.due([f"channel:{key}" for key in keys])
+        due = await subjects.due(channels)
         if all(at > milliseconds(now) for at in due.values()):
-            return not await subjects.failing([f"channel:{key}" for key in keys])
+            for refused in await subjects.failing(channels):
+                echo(f"Whop has not let it happen yet; `usher dead show {refused}` may say why.")
+            return
         await asyncio.sleep(0.1)
-    return False
+    echo("No worker has done it yet; it will be done when `usher work` runs.")

@@ -368,11 +368,18 @@ class _Lane(Worker):
         super().__init__(**options)
         self._name = name
         self._pulse = pulse
+        self._beating = asyncio.Lock()
 
     async def heart_beat(self) -> None:
-        """Be heard, as arq has it after each poll."""
-        self._pulse.beat(self._name)
-        await super().heart_beat()
+        """Be heard, as arq has it after each poll, and leave the jobs whose time has come."""
+        async with self._beating:
+            self._pulse.beat(self._name)
+            await super().heart_beat()
+
+    async def rest(self) -> None:
+        """End a beat and begin no other: one that is cut off keeps a connection open."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._beating.acquire(), 1)
 
 
 async def _renew(leases: Leases) -> None:
@@ -462,7 +469,10 @@ async def run_until(stopping: asyncio.Event, worker: Worker) -> None:
         await asyncio.wait(
             [*worker.tasks.values(), asyncio.create_task(_nothing())], timeout=FINISH
         )
-    await _end([running, *worker.tasks.values()])
+    if isinstance(worker, _Lane) and not running.done():
+        await worker.rest()
+    await _end([running])
+    await _end([*worker.tasks.values()])  # `running` may have begun one more meanwhile
     worker.tasks.clear()  # or arq's close would stumble over those that were cancelled
     with contextlib.suppress(RedisError, OSError, asyncio.CancelledError):
         await worker.close()

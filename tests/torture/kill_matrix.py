@@ -51,7 +51,7 @@ products = ["prod_course"]
 cohort = {{ by = "seats", seats = 1 }}
 welcome = "Glad you are here."
 """
-LANES = 3
+LANES = 4
 """Deployments that are tortured beside each other: most of the time is waiting."""
 
 OVERDUE = 3.2

@@ -17,7 +17,7 @@ from typing import Any
 
 import httpx
 import redis.asyncio
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -80,7 +80,10 @@ OPENS = {
     "club": {"prod_club"},
 }
 MONTHLY = {"prod_basic", "prod_club"}
+DAY = timedelta(days=1)
+EVERY_FIVE = timedelta(minutes=5)
 RESTLESS = 300
+"""Rounds of work at one instant after which something must be wrong."""
 
 
 # --- the model
@@ -210,7 +213,7 @@ class Town:
         )
         self.courier = Courier(self.whop, receiver, self.clock)
         self.hands: list[Hand] = []
-        self.deaths = 0
+        self._kept_house = self.clock.now
 
     async def open(self) -> None:
         await self.admin.flushall()
@@ -266,7 +269,6 @@ class Town:
         """Start anew whoever died."""
         for n, hand in enumerate(self.hands):
             if hand.fuse.dead:
-                self.deaths += 1
                 await self.bury(hand)
                 await hand.close()
                 self.hands[n] = await self.hire()
@@ -298,18 +300,26 @@ class Town:
     async def until(self, end: datetime) -> None:
         """Go from one instant at which something happens to the next."""
         await self.settle()
-        while (at := await self._next()) is not None and at <= end:
+        while (at := await self._next()) <= end:
             self.clock.now = max(at, self.clock.now)
+            if self.clock.now - self._kept_house >= EVERY_FIVE:
+                await self.keep_house()
             await self.settle()
         self.clock.now = end
         await self.settle()
 
-    async def _next(self) -> datetime | None:
+    async def keep_house(self) -> None:
+        """Do what arq's cron does every few minutes: here where something happens, and daily."""
+        self._kept_house = self.clock.now
+        for chore in (jobs.sweep, jobs.watch, jobs.refresh_team, jobs.catch_up):
+            await self.chore(chore)
+
+    async def _next(self) -> datetime:
         first = await self.admin.zrange(f"usher:{ACCOUNT}:due", 0, 0, withscores=True)
         epoch = datetime(1970, 1, 1, tzinfo=UTC)
         due = epoch + timedelta(milliseconds=int(first[0][1])) if first else None
         instants = (due, self.whop.outbox.next_due(), self.whop.memberships.next_period_end())
-        return min((at for at in instants if at), default=None)
+        return min(at for at in (*instants, self._kept_house + DAY) if at)
 
     async def put_right(self) -> list[str]:
         """Do what `usher verify --repair` does; returns the differences that are left."""
@@ -543,8 +553,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule()
     def look_after(self) -> None:
-        for chore in (jobs.sweep, jobs.watch, jobs.refresh_team):
-            self.run(self.here.chore(chore))
+        self.run(self.here.keep_house())
 
     # --- the laws
 
@@ -605,8 +614,10 @@ class Machine(RuleBasedStateMachine):
         self.nothing_is_twice_and_nothing_of_theirs_is_touched()
 
 
-def run(redis_url: str, *, examples: int, steps: int, random: bool) -> None:
-    """Run the machine so many times, so many steps each."""
+def run(
+    redis_url: str, *, examples: int, steps: int, random: bool, shrink: bool = True
+) -> None:
+    """Run the machine so many times, so many steps each; to shrink a failure takes minutes."""
     Machine.redis_url = redis_url
     given = settings(
         max_examples=examples,
@@ -615,6 +626,7 @@ def run(redis_url: str, *, examples: int, steps: int, random: bool) -> None:
         derandomize=not random,
         database=None,
         print_blob=True,
+        phases=[Phase.generate, Phase.shrink] if shrink else [Phase.generate],
         suppress_health_check=list(HealthCheck),
     )
     run_state_machine_as_test(Machine, settings=given)

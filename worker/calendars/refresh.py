@@ -98,7 +98,7 @@ class Calendars:
         """Return how each room stands with its calendar, in the order given."""
         now = self._clock()
         return [
-            state(room, source, await self._load(source.feed), now)
+            state(room, source, await self._read_or_last(room, await self._load(source.feed)), now)
             for room, (source, _) in rooms.items()
         ]
 

@@ -1,0 +1,25 @@
+"""SIGKILL in the middle of a purchase, at a handful of places; `make torture` tries them all."""
+
+import asyncio
+
+from torture import kill_matrix
+from torture.kill_matrix import CALL, INBOX, STORE, Point
+
+CHOSEN = {
+    (INBOX, "put", True, "receiver"),
+    (CALL, "POST memberships", True, "worker"),
+    (STORE, "settle", False, "worker"),
+    (STORE, "claim", True, "redis"),
+}
+
+
+def chosen(points: list[Point]) -> list[Point]:
+    """Choose the first point of each kind."""
+    found = {(p.wire, p.what, p.after, p.victim): p for p in reversed(points)}
+    return [found[kind] for kind in sorted(CHOSEN)]
+
+
+def test_whoever_is_killed_in_the_middle_of_a_purchase_it_is_done_exactly_once():
+    found = asyncio.run(kill_matrix.matrix(lanes=2, choose=chosen))
+    assert found.broken == []
+    assert sum(found.killed.values()) == len(CHOSEN)
