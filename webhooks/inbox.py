@@ -22,7 +22,7 @@ running or kept, and the subject's name alone would lose what arrives while its 
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -41,6 +41,9 @@ from webhooks.events import Delivery, Message
 REMEMBERED: Final = 35 * 24 * 3600
 """Seconds for which a delivery is kept, and its id known, at the least: longer than Whop's replays
 reach."""
+
+LONGEST_DAYS: Final = 400
+"""Days for which deliveries may be kept: as long as the trail of what came of them."""
 
 JOB_LIFE: Final = REMEMBERED * 1000
 """Milliseconds for which arq keeps a job that is due; the sweep makes new ones anyway."""
@@ -85,11 +88,12 @@ A script that starts with it takes the key prefix as its first argument.
 
 _PUT: Final = f"""{WAKE}
 local id, subject, record, now, body = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
+local at = ARGV[8]
 local new = redis.call('SET', prefix .. 'delivery:' .. id, record, 'NX', 'EX', ARGV[7])
 if not new then return 0 end
 redis.call('ZADD', prefix .. 'received', now, id)
 redis.call('RPUSH', prefix .. 'pending:' .. subject, id)
-wake(subject, now, body, id)
+wake(subject, at, body, id)
 return 1
 """
 
@@ -162,6 +166,21 @@ def _sentinel(url: str, options: dict[str, Any]) -> Redis:
     return client
 
 
+def retention(environ: Mapping[str, str]) -> int:
+    """Return for how many seconds deliveries are kept, as USHER_RETENTION_DAYS says.
+
+    Raises:
+        ValueError: it is no number of days, or fewer than Whop's replays reach back.
+    """
+    text, least = environ.get("USHER_RETENTION_DAYS") or "35", REMEMBERED // 86400
+    if not (text.isascii() and text.isdigit()) or not least <= int(text) <= LONGEST_DAYS:
+        raise ValueError(
+            f"USHER_RETENTION_DAYS must be a number of days from {least} (Whop replays up to 30 "
+            f"days back) to {LONGEST_DAYS}, not {text[:20]!r}"
+        )
+    return int(text) * 86400
+
+
 def job(subject: str, now: int) -> bytes:
     """Return the JSON of an arq job that converges a subject (arq's own field names)."""
     fields: dict[str, Any] = {"t": None, "f": "converge", "a": [subject], "k": {}, "et": now}
@@ -187,16 +206,18 @@ class Inbox:
         self._sending = 0
         self._shas: dict[str, str] = {}
 
-    async def put(self, delivery: Delivery) -> bool:
+    async def put(self, delivery: Delivery, *, at: int | None = None) -> bool:
         """Store a delivery, mark its subject and leave a job; False when its id was seen before.
+
+        The subject is due at once, or at an instant (ms since the epoch).
 
         Raises:
             InboxUnavailable: Redis did not confirm it; Whop should send it again.
         """
         now, subject = delivery.received, delivery.subject or f"unknown:{delivery.id}"
         record = msgspec.json.encode(delivery)
-        body = job(subject, now)
-        return bool(await self._run(_PUT, delivery.id, subject, record, now, body, self._kept))
+        known = (delivery.id, subject, record, now, job(subject, now), self._kept)
+        return bool(await self._run(_PUT, *known, now if at is None else at))
 
     async def hear(self, message: Message) -> bool:
         """Count a message and keep nothing of it; False when it was counted before.

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from webhooks.inbox import connect
+from webhooks.inbox import REMEMBERED, connect, retention
 from webhooks.signature import Secrets
 
 _HIGHEST_PORT: Final = 65535
@@ -26,6 +26,7 @@ class Settings:
     host: str = "127.0.0.1"
     port: int = 8000
     log: str | None = None
+    kept: int = REMEMBERED
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> "Settings":
@@ -98,6 +99,13 @@ def _log(environ: Mapping[str, str]) -> str | None:
     return style
 
 
+def _kept(environ: Mapping[str, str]) -> int:
+    try:
+        return retention(environ)
+    except ValueError as mistake:
+        raise SettingsError(str(mistake)) from None
+
+
 def _required(environ: Mapping[str, str], name: str) -> str:
     if name not in environ:
         raise SettingsError(f"{name} is missing")
@@ -113,4 +121,5 @@ _READERS: Final[dict[str, Callable[[Mapping[str, str]], Any]]] = {
     "host": _host,
     "port": _port,
     "log": _log,
+    "kept": _kept,
 }

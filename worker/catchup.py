@@ -64,14 +64,23 @@ class CatchUp:
     """Reads Whop's log of our webhook."""
 
     def __init__(
-        self, inbox: Inbox, whop: Whop, *, account: str, ours: Ours, clock: Callable[[], datetime]
+        self,
+        inbox: Inbox,
+        whop: Whop,
+        *,
+        account: str,
+        ours: Ours,
+        clock: Callable[[], datetime],
+        spread: float = 0.0,
     ) -> None:
+        """Read it for an account; `spread` is the seconds between two of those who waited."""
         self.webhook = OurWebhook(inbox.redis, inbox.prefix, whop, ours=ours, clock=clock)
         self._inbox = inbox
         self._redis: Redis = inbox.redis
         self._whop = whop
         self._account = account
         self._clock = clock
+        self._spread = spread
 
     async def run(self, *, since: datetime | None = None, tell: Tell | None = None) -> Found | None:
         """Look after the webhook, and take in what never arrived since the mark, or since T.
@@ -128,14 +137,20 @@ class CatchUp:
             reading.note(message.id, sent, message, arrived=attempt.success)
 
     async def _store(self, found: Found, reading: Reading[Any], tell: Tell) -> None:
-        """Put what is lost through the door, the oldest first."""
-        found.waiting = reading.waiting
+        """Put what is lost through the door, the oldest first.
+
+        Those who waited are due one after the other, no faster than the quota lets us look at
+        them: who buys meanwhile does not stand at the end of a long line.
+        """
+        found.waiting, turns = reading.waiting, dict[str | None, int]()
         for message in reading.lost():
             if not self._concerns_us(message):
                 found.ignored += 1
                 continue
             received = int(self._clock().timestamp() * 1000)
-            new = await self._inbox.put(msgspec.structs.replace(message, received=received))
+            turn = turns.setdefault(message.subject, len(turns))
+            lost = msgspec.structs.replace(message, received=received)
+            new = await self._inbox.put(lost, at=received + round(turn * self._spread * 1000))
             found.stored += new
             found.known += not new
             if found.stored % 100 == 0:

@@ -49,6 +49,7 @@ KINDS: Final = (
     Kind("filled:{room}", "an entry for each cohort"),
     Kind("granted:{instance}", "an entry for each member of a cohort"),
     Kind("sold:{room}", "an entry for each owner of a ticket"),
+    Kind("stock:{room}", "one for each room whose plan's stock is set"),
     Kind("kept:{instance}", "one for each room on Whop"),
     Kind("holds:{instance}", "the last 50, gone a day after the longest", expires=True),
     Kind("posted:{instance}", "gone 90 days after the last message", expires=True),
@@ -56,6 +57,7 @@ KINDS: Final = (
     Kind(
         "feed:{feed}", "one for each calendar, gone 60 days after it left the rules", expires=True
     ),
+    Kind("fed:{room}", "one for each room with a calendar, gone like it", expires=True),
     Kind("heard:{id}", "minutes", expires=True),
     Kind("chat:{channel}:{hour}", "15 days", expires=True),
     Kind("senders:{channel}:{bucket}", "15 minutes", expires=True),

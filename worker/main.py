@@ -31,7 +31,7 @@ from redis.exceptions import RedisError
 
 from webhooks import log as logs
 from webhooks.durability import WANTED, Unknowable, shortcomings
-from webhooks.inbox import JOB_LIFE, Inbox, InboxUnavailable, connect
+from webhooks.inbox import JOB_LIFE, REMEMBERED, Inbox, InboxUnavailable, connect, retention
 from worker import jobs, rules
 from worker.breaker import Breaker, asking
 from worker.calendars.refresh import Calendars
@@ -85,6 +85,7 @@ class Settings:
     api_url: str = API_URL
     log: str | None = None
     quota: tuple[int, int] = DEFAULT
+    kept: int = REMEMBERED
     webhook: Ours = field(default_factory=Ours)
     host: str = "127.0.0.1"
     port: int | None = None
@@ -119,6 +120,7 @@ class Settings:
             api_url=given.get("WHOP_API_URL") or API_URL,
             log=given.get("USHER_LOG") or None,
             webhook=_ours(given),
+            kept=_kept(given),
             host=given.get("USHER_HOST") or "127.0.0.1",
             port=_port(given.get("USHER_WORK_PORT") or ""),
         )
@@ -141,6 +143,13 @@ def _port(text: str) -> int | None:
     return int(text)
 
 
+def _kept(given: Mapping[str, str]) -> int:
+    try:
+        return retention(given)
+    except ValueError as mistake:
+        raise SettingsError(str(mistake)) from None
+
+
 def clock() -> datetime:
     """Return the time: the worker's one look at a clock."""
     return datetime.now(UTC)  # noqa: TID251 - here and nowhere else
@@ -155,7 +164,7 @@ def assemble(
 ) -> Tools:
     """Build what the jobs work with."""
     account = settings.rules.account
-    inbox = Inbox(redis, account)
+    inbox = Inbox(redis, account, kept=settings.kept)
     leases = Leases(redis, inbox.prefix, f"{socket.gethostname()}/{secrets.token_hex(4)}")
     key = hashlib.sha256(settings.api_key.encode()).hexdigest()[:12]
     rng = random.Random()  # noqa: S311 - it spreads pauses, it guards nothing
@@ -175,7 +184,14 @@ def assemble(
         calendars=Calendars(redis, inbox.prefix, clock=clock),
         chatter=Chatter(redis, inbox.prefix),
         breaker=breaker,
-        catch_up=CatchUp(inbox, whop, account=account, ours=settings.webhook, clock=clock),
+        catch_up=CatchUp(
+            inbox,
+            whop,
+            account=account,
+            ours=settings.webhook,
+            clock=clock,
+            spread=settings.quota[1] / settings.quota[0],
+        ),
         strays=Strays(redis, inbox.prefix),
         meters=meters,
         clock=clock,

@@ -216,6 +216,10 @@ def http_steps() -> Steps:
 # --- a deployment whose every wire is watched
 
 
+class Unsettled(Exception):
+    """Something is still to be done, and nobody does it."""
+
+
 class Lane:
     """A seller's whole deployment, and whoever starts again what was killed."""
 
@@ -254,7 +258,8 @@ class Lane:
         deadline = time.monotonic() + seconds
         calm = 0
         while calm < 3:
-            assert time.monotonic() < deadline, await self._unsettled()
+            if time.monotonic() > deadline:
+                raise Unsettled(await self._unsettled())
             await self.revive()
             calm = calm + 1 if not len(self.whop.outbox) and await self._idle() else 0
             await asyncio.sleep(0.05)
@@ -273,16 +278,25 @@ class Lane:
         prefix = f"usher:{ACCOUNT}:"
         async with self.redis as client:
             due = await client.zrange(f"{prefix}due", 0, -1, withscores=True)
-            locks = await client.keys(f"{prefix}lock:*")
-        log = self.processes["worker"].log[-1500:]
-        return f"it never settled: due {due}, locks {locks}, outbox {len(self.whop.outbox)}\n{log}"
+            others = [await client.keys(name) for name in (f"{prefix}lock:*", "arq:*")]
+            queues = [
+                await client.zrange(f"{prefix}{name}", 0, -1, withscores=True)
+                for name in ("queue", "queue:rooms", "queue:house")
+            ]
+        figures.FOLDER.mkdir(exist_ok=True)
+        log = figures.FOLDER / f"kill_matrix-worker-{self.processes['worker'].pid}.log"
+        log.write_text(self.processes["worker"].log)
+        return f"it never settled: due {due}, {others}, {queues}, {len(self.whop.outbox)}; {log}"
 
     async def purchase(self, point: Point | None) -> list[str]:
         """Sell one course with somebody being killed; returns the laws that were broken."""
         self.trap.arm(point)
         self.buyers += 1
         self.whop.memberships.buy("prod_course", f"buyer{self.buyers}")
-        await self.settled()
+        try:
+            await self.settled()
+        except Unsettled as why:
+            return [str(why)]
         self.trap.armed = None
         return await self.broken(f"buyer{self.buyers}")
 
@@ -459,6 +473,7 @@ async def suffer(here: Lane, todo: list[Point], found: Outcome) -> None:
             found.killed[where] = found.killed.get(where, 0) + 1
         found.broken += [f"{point}: {law}" for law in wrong]
         if wrong:
+            figures.say(f"{point}: {wrong}")
             return
 
 

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import io
 import random
-from collections.abc import AsyncIterator
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -155,15 +155,20 @@ class FusedConnection(redis.asyncio.Connection):
 
 
 class FusedLine(httpx.AsyncBaseTransport):
-    """A line to the local Whop with a step before each call and after each answer."""
+    """A line to the local Whop with a step before each call and after each answer.
 
-    def __init__(self, whop: Any, fuse: Fuse) -> None:
+    What happens `meanwhile` happens right after a call was answered, in the middle of a job.
+    """
+
+    def __init__(self, whop: Any, fuse: Fuse, meanwhile: Callable[[], Awaitable[None]]) -> None:
         self._whop = httpx.ASGITransport(whop)
         self._fuse = fuse
+        self._meanwhile = meanwhile
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         self._fuse.step()
         answer = await self._whop.handle_async_request(request)
+        await self._meanwhile()
         self._fuse.step()
         return answer
 
@@ -214,6 +219,22 @@ class Town:
         self.courier = Courier(self.whop, receiver, self.clock)
         self.hands: list[Hand] = []
         self._kept_house = self.clock.now
+        self.errands: list[tuple[int, Callable[[], None]]] = []
+        self._calls = 0
+
+    async def meanwhile(self) -> None:
+        """Do what is to be done after so many calls, and have Whop tell of it at once."""
+        self._calls += 1
+        ready = [errand for at, errand in self.errands if at <= self._calls]
+        self.errands = [(at, errand) for at, errand in self.errands if at > self._calls]
+        for errand in ready:
+            errand()
+        if ready:
+            await self.courier.deliver()
+
+    def after(self, calls: int, errand: Callable[[], None]) -> None:
+        """Enter an errand, so many calls from now."""
+        self.errands.append((self._calls + calls, errand))
 
     async def open(self) -> None:
         await self.admin.flushall()
@@ -228,7 +249,7 @@ class Town:
         )
         client: Any = redis.asyncio.Redis(connection_pool=pool)
         http = httpx.AsyncClient(
-            transport=FusedLine(self.api, fuse),
+            transport=FusedLine(self.api, fuse, self.meanwhile),
             base_url="http://whop.simulated/api/v1",
             headers={"Authorization": f"Bearer {API_KEY}"},
         )
@@ -292,8 +313,7 @@ class Town:
         """Let everything happen that is due, until nothing is."""
         for _ in range(RESTLESS):
             self.whop.tick()
-            busy = await self.courier.deliver()
-            if not (await self.work() or busy):
+            if not any(await asyncio.gather(self.courier.deliver(), self.work())):
                 return
         raise AssertionError("the workers find work without end, and time stands still")
 
@@ -362,6 +382,10 @@ class Town:
 USERS = st.sampled_from(["ada", "bob", "cy", "dee", "eve"])
 PRODUCTS = st.sampled_from(["prod_basic", "prod_course", "prod_bundle", "prod_club", "prod_course"])
 PICK = st.integers(0, 9)
+OLDER = ["experiences.create", "messages.create"]
+NEWER = ["products.create", "plans.create", "memberships.create", "memberships.cancel"]
+"""Calls of which Whop says, or does not say, that it heeds an Idempotency-Key: all may be deaf."""
+
 OPERATIONS = st.sampled_from(
     ["*", "*", "memberships.create", "memberships.list", "memberships.cancel", "experiences.create"]
     + ["products.create", "experiences.attach", "messages.create", "plans.create"]
@@ -393,12 +417,11 @@ class Machine(RuleBasedStateMachine):
     def now(self) -> datetime:
         return self.here.clock()
 
-    @initialize(number=st.integers(0, 1000), deaf=st.booleans())
-    def open(self, number: int, deaf: bool) -> None:
+    @initialize(number=st.integers(0, 1000), deaf=st.sampled_from([[], OLDER, OLDER + NEWER]))
+    def open(self, number: int, deaf: list[str]) -> None:
         async def opened() -> Town:
             town = Town(self.redis_url, number)
-            if deaf:
-                town.whop.faults.ignore_idempotency = ["experiences.create", "messages.create"]
+            town.whop.faults.ignore_idempotency = deaf
             await town.open()
             return town
 
@@ -406,10 +429,58 @@ class Machine(RuleBasedStateMachine):
 
     # --- people
 
-    @rule(user=USERS, product=PRODUCTS)
-    def buy(self, user: str, product: str) -> None:
+    def _buy(self, user: str, product: str) -> None:
         held = self.here.whop.memberships.buy(product, user)
         self.paid[held.id] = Paid(user, product, bought=self.now)
+
+    @rule(users=st.lists(USERS, min_size=1, unique=True), product=PRODUCTS)
+    def buy(self, users: list[str], product: str) -> None:
+        for user in users:
+            self._buy(user, product)
+
+    @rule(user=USERS, product=PRODUCTS, again=st.none() | PRODUCTS, calls=st.integers(1, 20))
+    def change_their_mind_meanwhile(
+        self, user: str, product: str, again: str | None, calls: int
+    ) -> None:
+        """Buy; and while a worker is about it, end that and perhaps buy something else."""
+        self._buy(user, product)
+        id_ = list(self.paid)[-1]
+
+        def errand() -> None:
+            if self.paid[id_].ends is None:
+                self.here.whop.memberships.set_status(id_, "canceled")
+                self.paid[id_].ends = self.now
+            if again:
+                self._buy(user, again)
+
+        self.here.after(calls, errand)
+        self.run(self.here.courier.deliver())
+        self.run(self.here.work())
+
+    @rule(
+        users=st.lists(USERS, min_size=1, max_size=3, unique=True),
+        product=PRODUCTS,
+        steps=st.tuples(st.integers(1, 170), st.integers(1, 170)),
+        failing=st.none() | st.sampled_from([(500, True), (503, False), (500, False), (429, False)]),
+        calls=st.integers(0, 12),
+    )
+    def rush(
+        self,
+        users: list[str],
+        product: str,
+        steps: tuple[int, int],
+        failing: tuple[int, bool] | None,
+        calls: int,
+    ) -> None:
+        """Buy, all at once, with both workers dying in the middle of it and a call that fails."""
+        self.buy(users, product)
+        self.run(self.here.courier.deliver())
+        for hand, left in zip(self.here.hands, steps, strict=True):
+            hand.fuse.left = left
+        if failing:
+            failure = Failure(operation="*", status=failing[0], after=failing[1], times=1)
+            self.here.after(calls, lambda: self.here.whop.faults.failures.append(failure))
+        self.run(self.here.work())
 
     def _one(self, pick: int, *, monthly: bool | None = None) -> str | None:
         """Return a purchase that has not ended."""
@@ -598,6 +669,7 @@ class Machine(RuleBasedStateMachine):
     def _dust_settles(self) -> None:
         faults = self.here.whop.faults
         faults.failures.clear()
+        self.here.errands.clear()
         faults.drop = faults.duplicate = faults.reorder = 0.0
         self.here.courier.away_until = None
         for hand in self.here.hands:

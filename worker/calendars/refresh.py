@@ -1,6 +1,8 @@
 """The calendars of the rules: looked at in turn, and what they say kept in Redis for all processes.
 
     feed:{feed}     Feed: a JSON value under `usher:{account}:`, for each calendar
+    fed:{room}      the calendar that a room's dates were last read from: they stand while the
+                    rules name another that was never read
 
 A calendar that cannot be had or read changes nothing: the last good reading stands. One that lost
 all of a room's dates waits for `usher calendar accept` (`worker.policy.calendars`).
@@ -9,6 +11,7 @@ all of a room's dates waits for `usher calendar accept` (`worker.policy.calendar
 import asyncio
 from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Final
@@ -96,11 +99,13 @@ class Calendars:
 
     async def states(self, rooms: Rooms) -> list[State]:
         """Return how each room stands with its calendar, in the order given."""
-        now = self._clock()
-        return [
-            state(room, source, await self._read_or_last(room, await self._load(source.feed)), now)
-            for room, (source, _) in rooms.items()
-        ]
+        now, found = self._clock(), list[State]()
+        for room, (source, _) in rooms.items():
+            feed = await self._load(source.feed)
+            holds = state(room, source, await self._read_or_last(room, feed), now)
+            shown = state(room, source, feed, now)
+            found.append(replace(shown, upcoming=holds.upcoming, next=holds.next))
+        return found
 
     async def _refresh(self, feed: str, rooms: Rooms) -> set[str]:
         now, known = self._clock(), await self._load(feed)
