@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test check lock clean
+.PHONY: run test check torture lock clean
 
 run: .venv/ready          ## Usher against a local Whop, with an embedded Redis
 	@$(BIN)/usher up
@@ -12,6 +12,9 @@ test: .venv/ready         ## every test, against a real server on a free port
 
 check: .venv/ready        ## formatting, linters, types
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy
+
+torture: .venv/ready      ## the proofs that take an hour: PARTS="soak" for one, figures in torture/
+	@PYTHONPATH=tests:. $(BIN)/python -m torture $(PARTS)
 
 lock: .venv/ready         ## pin the whole tree anew after a change in pyproject.toml
 	@sh requirements/lock.sh $(BIN)

@@ -25,7 +25,7 @@ import community
 
 from webhooks import log
 from worker import main
-from worker.verify import verify
+from worker.commands.verify import verify
 
 SEATS = 200
 MOST_MEGABYTES = 200

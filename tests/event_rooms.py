@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta
 import community
 from community import Clock
 
-from worker import holds, jobs
+from worker import jobs
+from worker.commands import holds
 from worker.policy.overrides import Hold
 from worker.policy.phases import Phase
 

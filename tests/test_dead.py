@@ -11,11 +11,12 @@ import redis.asyncio
 
 from webhooks.events import Delivery
 from webhooks.inbox import REMEMBERED, Inbox, connect
-from worker import dead, delivery_report, rules
-from worker.deliveries import Deliveries, Filter
-from worker.evidence import NotFound, before
+from worker import rules
+from worker.commands import dead, delivery_report
+from worker.commands.deliveries import Deliveries, Filter
+from worker.commands.evidence import NotFound, before
+from worker.commands.report import Unreachable
 from worker.leases import Leases
-from worker.report import Unreachable
 from worker.subjects import Subjects, milliseconds
 
 COURSE = """

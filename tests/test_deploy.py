@@ -18,7 +18,7 @@ from webhooks.meters import Meters
 from worker import cli, rules
 from worker import main as worker
 from worker.combinations import GRANTS_ONLY
-from worker.plan import lines
+from worker.commands.plan import lines
 from worker.policy.calendars import Source
 from worker.policy.messages import Message
 from worker.policy.occurrences import Occurrences

@@ -7,9 +7,10 @@ from datetime import UTC, datetime, timedelta
 import community
 import pytest
 
-from worker import explain, rules
-from worker.accounts import gather
-from worker.evidence import NotFound, opened
+from worker import rules
+from worker.commands import explain
+from worker.commands.accounts import gather
+from worker.commands.evidence import NotFound, opened
 from worker.policy.access import Facts
 from worker.policy.endings import standing
 from worker.policy.news import Seen

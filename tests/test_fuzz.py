@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 from deliveries import get, serving
+
 from torture import fuzz
 
 

@@ -8,7 +8,7 @@ import community
 from community import Clock, said, watch
 from event_rooms import LOUNGE, NOON, SLOW, hold, members, say
 
-from worker import report
+from worker.commands import report
 from worker.sandbox.faults import Failure
 
 LONG = 1_000_000

@@ -2,8 +2,9 @@
 
 import asyncio
 
-from torture import kill_matrix
 from torture.kill_matrix import CALL, INBOX, STORE, Point
+
+from torture import kill_matrix
 
 CHOSEN = {
     (INBOX, "put", True, "receiver"),
@@ -23,3 +24,20 @@ def test_whoever_is_killed_in_the_middle_of_a_purchase_it_is_done_exactly_once()
     found = asyncio.run(kill_matrix.matrix(lanes=2, choose=chosen))
     assert found.broken == []
     assert sum(found.killed.values()) == len(CHOSEN)
+
+
+def test_a_connection_that_is_closed_under_us_means_that_redis_is_away(redis_url):
+    async def writing() -> None:
+        client = connect(redis_url)
+        connection = await client.connection_pool.get_connection()
+        connection._writer.transport.abort()
+        try:
+            await connection.send_command("PING")
+        finally:
+            await client.aclose()
+
+    with (
+        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+        pytest.raises(redis.ConnectionError, match="closed"),
+    ):
+        runner.run(writing())

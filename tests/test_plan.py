@@ -13,8 +13,10 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
-from worker import plan as command
-from worker import rules, timeline_svg
+from worker import rules
+from worker.commands import plan as command
+from worker.commands import timeline_svg
+from worker.commands.svg import wide
 from worker.policy.calls import CHANGE, Quota, loads
 from worker.policy.clocks import clock_changes, odd_time
 from worker.policy.conflicts import Trouble
@@ -26,7 +28,6 @@ from worker.policy.plan import Kind, plan
 from worker.policy.rooms import Room
 from worker.policy.schedule import Schedule, Timeline, Weekday, Window
 from worker.policy.settings import Settings, WhoCanPost
-from worker.svg import wide
 from worker.whop import quota
 from worker.words import words
 

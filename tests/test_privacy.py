@@ -13,10 +13,11 @@ import pytest
 
 from webhooks.events import Delivery
 from webhooks.inbox import Inbox
-from worker import embedded, jobs, keys, privacy
-from worker.evidence import NotFound, opened
+from worker import embedded, jobs, keys
+from worker.commands import privacy
+from worker.commands.evidence import NotFound, opened
+from worker.commands.privacy import StillHere
 from worker.policy.overrides import Hold
-from worker.privacy import StillHere
 from worker.subjects import LOOKS, milliseconds
 
 COURSE = """

@@ -4,6 +4,7 @@ import logging
 
 import pytest
 import structlog
+
 from torture import state_machine
 
 

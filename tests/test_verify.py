@@ -12,13 +12,13 @@ import pytest
 from rich.console import Console
 
 from webhooks.inbox import Inbox
-from worker import inspection
+from worker.commands.verify import VerifyError, verify
 from worker.policy.differences import Cure, Kind
+from worker.proof import inspection
 from worker.sandbox.bodies import ChannelPatch, NewMessage
 from worker.sandbox.faults import Failure
 from worker.store import Member
 from worker.subjects import milliseconds
-from worker.verify import VerifyError, verify
 
 COURSE = """
 [rooms.course]
@@ -467,7 +467,7 @@ def test_the_night_reports_and_repairs_nothing(redis_url, capsys):
 
 
 def test_every_kind_has_words_for_people():
-    from worker.verify import REMEDIES, SAID
+    from worker.commands.verify import REMEDIES, SAID
 
     assert SAID.keys() == set(Kind)
     assert REMEDIES.keys() == set(Cure)

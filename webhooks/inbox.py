@@ -140,6 +140,33 @@ def connect(url: str, *, timeout: float | None = 5.0) -> Redis:
     if url.startswith("redis+sentinel://"):
         return _sentinel(url, options)
     client: Redis = Redis.from_url(url, **options)
+    return _hearing(client)
+
+
+class _Hearing:
+    """A connection, of whatever kind, that takes uvloop's word for a lost one for what it means.
+
+    Where the other side hangs up just before we write, uvloop raises a RuntimeError. Nobody takes
+    that for an absence of Redis: not redis-py, which would try again, and not we.
+    """
+
+    async def send_packed_command(self, *given: Any, **options: Any) -> None:
+        """Send, as redis-py does.
+
+        Raises:
+            Disconnected: the connection is lost.
+        """
+        try:
+            await super().send_packed_command(*given, **options)  # type: ignore[misc]  # of redis-py's class beside it
+        except RuntimeError as closed:
+            await self.disconnect(nowait=True)  # type: ignore[attr-defined]  # as above
+            raise Disconnected(str(closed)) from closed
+
+
+def _hearing(client: Redis) -> Redis:
+    pool = client.connection_pool
+    kind = pool.connection_class
+    pool.connection_class = type(f"Hearing{kind.__name__}", (_Hearing, kind), {})
     return client
 
 
@@ -163,7 +190,7 @@ def _sentinel(url: str, options: dict[str, Any]) -> Redis:
         username=unquote(user) or None,
         password=unquote(password) or None,
     )
-    return client
+    return _hearing(client)
 
 
 def retention(environ: Mapping[str, str]) -> int:

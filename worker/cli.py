@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 
 import click
 
-from worker import commands, member_commands
-from worker.edge import ENVIRON, now, redis_url, rules_path, told
+from worker.commands import about_members, about_rooms
+from worker.commands.edge import ENVIRON, now, redis_url, rules_path, told
 
 LOCAL_WHOP = "http://127.0.0.1:4000"
 
@@ -108,7 +108,8 @@ def check(file: Path | None) -> None:
 
     FILE is the rules file; without it, USHER_RULES or rooms.toml.
     """
-    from worker import report, rules
+    from worker import rules
+    from worker.commands import report
 
     try:
         found = rules.load(file or rules_path())
@@ -127,8 +128,8 @@ def rooms(as_json: bool) -> None:  # noqa: FBT001 - click calls it
     """
     import asyncio
 
-    from worker import report
     from worker import rules as rules_file
+    from worker.commands import report
 
     with told():
         rules = rules_file.load(rules_path())
@@ -267,7 +268,7 @@ def _ask(whop: str, what: str, body: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-for command in (*commands.COMMANDS, *member_commands.COMMANDS):
+for command in (*about_rooms.COMMANDS, *about_members.COMMANDS):
     main.add_command(command)
 
 

@@ -31,8 +31,8 @@ from worker.policy.differences import found_grant
 from worker.policy.news import LAG, Seen, is_ahead, is_news
 from worker.policy.rooms import Room, calendar_cohort, instance, split
 from worker.policy.schedule import next_change
+from worker.proof.recall import recall
 from worker.provision import provision, ready_place
-from worker.recall import recall
 from worker.store import Member, Place, Step
 from worker.subjects import TOOK, Claim, milliseconds
 from worker.tools import Tools

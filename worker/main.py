@@ -1,4 +1,4 @@
-"""The worker as a process: settings, assembly, arq's loop, and a supervisor round it.
+"""The worker as a process: arq's loop, its lanes, and a supervisor round them.
 
 `usher work` runs `work`; `arq worker.main.WorkerSettings` runs the same jobs without the
 supervisor, so that it ends when Redis is away.
@@ -6,19 +6,13 @@ supervisor, so that it ends when Redis is away.
 
 import asyncio
 import contextlib
-import hashlib
 import logging
 import os
-import random
-import secrets
 import signal
-import socket
 import time
 import zoneinfo
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any, Final
 
 import httpx
@@ -31,27 +25,23 @@ from redis.exceptions import RedisError
 
 from webhooks import log as logs
 from webhooks.durability import WANTED, Unknowable, shortcomings
-from webhooks.inbox import JOB_LIFE, REMEMBERED, Inbox, InboxUnavailable, connect, retention
-from worker import jobs, rules
-from worker.breaker import Breaker, asking
-from worker.calendars.refresh import Calendars
-from worker.catchup import CatchUp, Found
-from worker.chatter import Chatter
+from webhooks.inbox import JOB_LIFE, Inbox, InboxUnavailable, connect
+from worker import jobs
+from worker.assembly import assemble, clock
+from worker.breaker import asking
+from worker.catchup import Found
 from worker.health import Health, Pulse, serving
-from worker.inspection import nightly
 from worker.leases import RENEW_EVERY, Leases
 from worker.meters import Meters
-from worker.our_webhook import Ours
-from worker.recall import recall
-from worker.store import Store
-from worker.strays import Strays
-from worker.subjects import Subjects
+from worker.proof.inspection import nightly
+from worker.proof.recall import recall
+from worker.settings import Settings, SettingsError
 from worker.tools import Tools
-from worker.whop.client import NEEDS, Whop
+from worker.whop.client import NEEDS
 from worker.whop.errors import WhopError
-from worker.whop.quota import DEFAULT, Quota
 
-API_URL: Final = "https://api.whop.com/api/v1"
+__all__ = ["Settings", "SettingsError", "assemble", "catch_up", "clock", "options", "work"]
+
 MAX_JOBS: Final = 20
 ROOM_JOBS: Final = 100
 """Rooms at once: many may change in the same second, each with a call or two."""
@@ -62,141 +52,12 @@ QUEUE_READ_LIMIT: Final = 500
 POLL: Final = 0.05
 HOUSE_POLL: Final = 0.5
 HOUSE_JOBS: Final = 10
-HIGHEST_PORT: Final = 65535
 FINISH: Final = 8
 """Seconds that running jobs have after SIGTERM; then they are given back."""
 
 Hook = Callable[[dict[str, Any]], Awaitable[None]]
 
 log = structlog.get_logger()
-
-
-class SettingsError(Exception):
-    """The environment lacks something; the message names all of it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What a worker needs to know before it starts. Secrets do not show in its repr."""
-
-    rules: rules.Rules
-    api_key: str = field(repr=False)
-    redis_url: str = field(repr=False)
-    api_url: str = API_URL
-    log: str | None = None
-    quota: tuple[int, int] = DEFAULT
-    kept: int = REMEMBERED
-    webhook: Ours = field(default_factory=Ours)
-    host: str = "127.0.0.1"
-    port: int | None = None
-
-    @classmethod
-    def from_env(cls, environ: Mapping[str, str]) -> "Settings":
-        """Read the environment and the rules that it names.
-
-        Raises:
-            SettingsError: variables are missing or empty.
-            RulesError: the rules file cannot be used.
-        """
-        given = {name: value.strip() for name, value in environ.items()}
-        missing = [name for name in ("WHOP_API_KEY", "REDIS_URL") if not given.get(name)]
-        if missing:
-            raise SettingsError(
-                f"missing or empty in the environment: {', '.join(missing)}. "
-                "`usher work` needs both; `usher up` brings its own"
-            )
-        if given.get("USHER_LOG") not in (None, "", "json", "console"):
-            raise SettingsError(f"USHER_LOG must be json or console, not {given['USHER_LOG']!r}")
-        try:
-            connect(given["REDIS_URL"])
-        except ValueError:  # the cause is not kept: it may quote a password
-            raise SettingsError(
-                "REDIS_URL is not a redis://, rediss://, unix:// or redis+sentinel:// URL"
-            ) from None
-        return cls(
-            rules=rules.load(Path(given.get("USHER_RULES") or "rooms.toml")),
-            api_key=given["WHOP_API_KEY"],
-            redis_url=given["REDIS_URL"],
-            api_url=given.get("WHOP_API_URL") or API_URL,
-            log=given.get("USHER_LOG") or None,
-            webhook=_ours(given),
-            kept=_kept(given),
-            host=given.get("USHER_HOST") or "127.0.0.1",
-            port=_port(given.get("USHER_WORK_PORT") or ""),
-        )
-
-
-def _ours(given: Mapping[str, str]) -> Ours:
-    said, enable = given.get("WHOP_WEBHOOK") or None, given.get("USHER_ENABLE_WEBHOOK") or "no"
-    if said and not said.startswith(("hook_", "https://", "http://")):
-        raise SettingsError("WHOP_WEBHOOK must be a webhook's id (hook_...) or its whole URL")
-    if enable not in ("yes", "no"):
-        raise SettingsError(f"USHER_ENABLE_WEBHOOK must be yes or no, not {enable!r}")
-    return Ours(said, enable == "yes")
-
-
-def _port(text: str) -> int | None:
-    if not text:
-        return None
-    if not (text.isascii() and text.isdigit() and int(text) <= HIGHEST_PORT):
-        raise SettingsError(f"USHER_WORK_PORT must be a number up to {HIGHEST_PORT}, not {text!r}")
-    return int(text)
-
-
-def _kept(given: Mapping[str, str]) -> int:
-    try:
-        return retention(given)
-    except ValueError as mistake:
-        raise SettingsError(str(mistake)) from None
-
-
-def clock() -> datetime:
-    """Return the time: the worker's one look at a clock."""
-    return datetime.now(UTC)  # noqa: TID251 - here and nowhere else
-
-
-def assemble(
-    settings: Settings,
-    redis: Any,
-    http: httpx.AsyncClient,
-    clock: Callable[[], datetime],
-    meters: Meters | None = None,
-) -> Tools:
-    """Build what the jobs work with."""
-    account = settings.rules.account
-    inbox = Inbox(redis, account, kept=settings.kept)
-    leases = Leases(redis, inbox.prefix, f"{socket.gethostname()}/{secrets.token_hex(4)}")
-    key = hashlib.sha256(settings.api_key.encode()).hexdigest()[:12]
-    rng = random.Random()  # noqa: S311 - it spreads pauses, it guards nothing
-    quota = Quota(
-        redis.connection_pool, prefix=f"{inbox.prefix}quota", who=key, quota=settings.quota
-    )
-    meters = meters or Meters()
-    breaker = Breaker(redis, inbox.prefix, clock=clock, listener=meters)
-    whop = Whop(http, account=account, quota=quota, rng=rng, listener=breaker)
-    return Tools(
-        rules=settings.rules,
-        whop=whop,
-        store=Store(redis, inbox.prefix),
-        subjects=Subjects(redis, inbox.prefix, leases),
-        inbox=inbox,
-        leases=leases,
-        calendars=Calendars(redis, inbox.prefix, clock=clock),
-        chatter=Chatter(redis, inbox.prefix),
-        breaker=breaker,
-        catch_up=CatchUp(
-            inbox,
-            whop,
-            account=account,
-            ours=settings.webhook,
-            clock=clock,
-            spread=settings.quota[1] / settings.quota[0],
-        ),
-        strays=Strays(redis, inbox.prefix),
-        meters=meters,
-        clock=clock,
-        rng=rng,
-    )
 
 
 async def converge(ctx: dict[str, Any], subject: str) -> None:

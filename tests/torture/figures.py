@@ -31,7 +31,9 @@ def write(name: str, rows: Sequence[Row], *, about: str, **more: Any) -> None:
     (FOLDER / f"{name}.json").write_text(json.dumps(document, indent=1, default=str) + "\n")
     with (FOLDER / f"{name}.txt").open("w") as file:
         for console in (Console(file=file, width=WIDTH), Console(width=WIDTH)):
-            console.print(_table(name, rows, about), *(f"{k}: {v}" for k, v in more.items()), sep="\n")
+            console.print(
+                _table(name, rows, about), *(f"{k}: {v}" for k, v in more.items()), sep="\n"
+            )
 
 
 def say(line: str) -> None:

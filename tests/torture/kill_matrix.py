@@ -73,7 +73,7 @@ VICTIMS = {
 
 @dataclass(frozen=True)
 class Point:
-    """One place to kill somebody: the n-th step on a wire, before it leaves or after it was done."""
+    """Where to kill somebody: the n-th step on a wire, before it leaves or after it was done."""
 
     wire: str
     n: int
@@ -155,21 +155,50 @@ class _Watched(Passage):
 def _scripts() -> dict[bytes, str]:
     """Return the names of our Lua scripts, by how Redis calls them."""
     named = {}
-    for module in (webhooks.inbox, worker.leases, worker.store, worker.subjects, worker.strays,
-                   worker.breaker):
+    for module in (
+        webhooks.inbox,
+        worker.leases,
+        worker.store,
+        worker.subjects,
+        worker.strays,
+        worker.breaker,
+    ):
         for name, text in inspect.getmembers(module, lambda one: isinstance(one, str)):
             named[hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest().encode()] = name
     return named
 
 
 SCRIPTS = _scripts()
-IDLE = {"CLIENT", "HELLO", "SELECT", "PING", "INFO", "CONFIG", "SCAN", "DBSIZE", "UNWATCH", "SCRIPT"}
+IDLE = {
+    "CLIENT",
+    "HELLO",
+    "SELECT",
+    "PING",
+    "INFO",
+    "CONFIG",
+    "SCAN",
+    "DBSIZE",
+    "UNWATCH",
+    "SCRIPT",
+}
 POLLS = {"WATCH", "EXISTS", "ZSCORE", "ZRANGEBYSCORE", "ZREM"}
 """What arq asks twenty times a second, also of jobs that run; its claim is the PSETEX."""
 
 IDLE_SCRIPTS = {"_SWEEP", "_MEND", "_RENEW", "_BEGIN"}
-IDLE_KEYS = ("health-check", "queue:house", ":breaker", ":heard", ":probing", "cron:", "catch-up",
-             "caught_up", ":webhook", ":team", ":calendar", "arq:abort")
+IDLE_KEYS = (
+    "health-check",
+    "queue:house",
+    ":breaker",
+    ":heard",
+    ":probing",
+    "cron:",
+    "catch-up",
+    "caught_up",
+    ":webhook",
+    ":team",
+    ":calendar",
+    "arq:abort",
+)
 
 
 def redis_steps() -> Steps:
@@ -188,7 +217,10 @@ def redis_steps() -> Steps:
 
 
 def _named(command: Sequence[bytes]) -> str | None:
-    name, rest = command[0].decode().upper(), [part.decode(errors="replace") for part in command[1:]]
+    name, rest = (
+        command[0].decode().upper(),
+        [part.decode(errors="replace") for part in command[1:]],
+    )
     if name.startswith("EVALSHA"):
         script = SCRIPTS.get(command[1])
         rest = rest[1:]
@@ -481,9 +513,7 @@ async def matrix(*, lanes: int = LANES, choose: Callable[[list[Point]], list[Poi
     """Find the points, choose among them, and suffer them in some deployments at once."""
     found = Outcome()
     async with contextlib.AsyncExitStack() as stack:
-        all_ = await asyncio.gather(
-            *(stack.enter_async_context(lane()) for _ in range(lanes))
-        )
+        all_ = await asyncio.gather(*(stack.enter_async_context(lane()) for _ in range(lanes)))
         todo = choose(await dry_run(all_[0]))[::-1]
         await asyncio.gather(*(suffer(here, todo, found) for here in all_))
     return found

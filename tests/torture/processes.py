@@ -80,7 +80,7 @@ class Process:
 
 
 class Valkey(Process):
-    """A Valkey with its append-only file in a folder; `settings` are added to, or instead of, ours."""
+    """A Valkey with its append-only file in a folder; `settings` go before ours."""
 
     def __init__(
         self, folder: Path, port: int, env: Mapping[str, str] | None = None, **settings: str

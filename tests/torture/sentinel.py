@@ -127,7 +127,7 @@ async def cluster(*, waits: bool, **settings: str) -> AsyncIterator[Cluster]:
 
 async def _until(true, seconds: float = 60) -> None:
     async with asyncio.timeout(seconds):
-        while not await asyncio.to_thread(true):
+        while not await asyncio.to_thread(true):  # noqa: ASYNC110 - others do it
             await asyncio.sleep(0.1)
 
 

@@ -35,8 +35,9 @@ from webhooks.inbox import Inbox, connect
 from webhooks.signature import Secrets
 from worker import embedded, jobs, rules
 from worker import main as process
-from worker.inspection import inspect
+from worker.commands.verify import mend
 from worker.policy.differences import Cure
+from worker.proof.inspection import inspect
 from worker.sandbox import app as local_whop
 from worker.sandbox.bodies import ChannelPatch
 from worker.sandbox.faults import Failure
@@ -46,11 +47,10 @@ from worker.sandbox.refusals import Refusal
 from worker.sandbox.state import LocalWhop, SeedProduct, seed
 from worker.simulate.agenda import Clock
 from worker.simulate.crew import API_KEY, at_once
-from worker.simulate.wire import HOOK_URL, Courier, CountedQuota, Killed
+from worker.simulate.wire import HOOK_URL, CountedQuota, Courier, Killed
 from worker.simulate.world import SECRET
 from worker.subjects import milliseconds
 from worker.tools import Tools
-from worker.verify import mend
 from worker.whop.client import Whop
 
 ACCOUNT = "biz_Usher000000001"
@@ -387,8 +387,18 @@ NEWER = ["products.create", "plans.create", "memberships.create", "memberships.c
 """Calls of which Whop says, or does not say, that it heeds an Idempotency-Key: all may be deaf."""
 
 OPERATIONS = st.sampled_from(
-    ["*", "*", "memberships.create", "memberships.list", "memberships.cancel", "experiences.create"]
-    + ["products.create", "experiences.attach", "messages.create", "plans.create"]
+    [
+        "*",
+        "*",
+        "memberships.create",
+        "memberships.list",
+        "memberships.cancel",
+        "experiences.create",
+        "products.create",
+        "experiences.attach",
+        "messages.create",
+        "plans.create",
+    ]
 )
 
 
@@ -461,7 +471,8 @@ class Machine(RuleBasedStateMachine):
         users=st.lists(USERS, min_size=1, max_size=3, unique=True),
         product=PRODUCTS,
         steps=st.tuples(st.integers(1, 170), st.integers(1, 170)),
-        failing=st.none() | st.sampled_from([(500, True), (503, False), (500, False), (429, False)]),
+        failing=st.none()
+        | st.sampled_from([(500, True), (503, False), (500, False), (429, False)]),
         calls=st.integers(0, 12),
     )
     def rush(
@@ -529,7 +540,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(pick=PICK)
     def kick_by_hand(self, pick: int) -> None:
-        """Somebody of the team ends a grant of Usher's: once for each member, or it is contested."""
+        """Somebody of the team ends a grant of Usher's: once for each member, not to contest it."""
         tables = self.here.whop.tables.memberships.values()
         live = [m for m in tables if m.product_id in self.here.hidden() and m.entitled]
         live = [m for m in live if m.user_id not in self.kicked]
@@ -562,7 +573,7 @@ class Machine(RuleBasedStateMachine):
         self.here.courier.away_until = self.now + timedelta(seconds=seconds)
 
     @rule(regenerate=st.booleans(), all_=st.booleans())
-    def replay(self, regenerate: bool, all_: bool) -> None:
+    def replay(self, *, regenerate: bool, all_: bool) -> None:
         from worker.sandbox.bodies import ReplayMany
 
         wanted = ReplayMany(
@@ -586,7 +597,7 @@ class Machine(RuleBasedStateMachine):
         after=st.booleans(),
         times=st.integers(1, 6),
     )
-    def fail(self, operation: str, status: int, after: bool, times: int) -> None:
+    def fail(self, operation: str, status: int, times: int, *, after: bool) -> None:
         failure = Failure(operation=operation, status=status, times=times, after=after)
         self.here.whop.faults.failures.append(failure)
 
@@ -647,14 +658,14 @@ class Machine(RuleBasedStateMachine):
 
     def _compare(self, when: str) -> None:
         for user in ("ada", "bob", "cy", "dee", "eve"):
-            for room in OPENS:
+            for room, products in OPENS.items():
                 mine = [one for one in self.paid.values() if one.user == user]
                 each = [one.opens(room, self.now) for one in mine]
                 should = True if True in each else None if None in each else False
                 inside = self.here.inside(user, room)
                 assert should is None or inside == should, (
                     f"{when}: {user} is in {inside} of {room}, and should be in {int(should)}: "
-                    f"{[one for one in mine if one.product in OPENS[room]]}"
+                    f"{[one for one in mine if one.product in products]}"
                 )
 
     def teardown(self) -> None:
@@ -686,9 +697,7 @@ class Machine(RuleBasedStateMachine):
         self.nothing_is_twice_and_nothing_of_theirs_is_touched()
 
 
-def run(
-    redis_url: str, *, examples: int, steps: int, random: bool, shrink: bool = True
-) -> None:
+def run(redis_url: str, *, examples: int, steps: int, random: bool, shrink: bool = True) -> None:
     """Run the machine so many times, so many steps each; to shrink a failure takes minutes."""
     Machine.redis_url = redis_url
     given = settings(

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from webhooks.inbox import connect
 from worker import embedded
-from worker.outlook import outlook
+from worker.commands.outlook import outlook
 from worker.rules import Rules
 from worker.simulate import report
 from worker.simulate.figures import Figures, figures

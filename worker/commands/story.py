@@ -7,7 +7,7 @@ from typing import Final
 import msgspec
 
 from webhooks.events import Delivery
-from worker.deliveries import received
+from worker.commands.deliveries import received
 from worker.store import Step
 from worker.subjects import Look
 

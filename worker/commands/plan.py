@@ -80,7 +80,7 @@ def _chosen(rules: Rules, key: str | None) -> Sequence[Room]:
 
 
 def _draw(path: Path, rules: Rules, rooms: Sequence[Room], found: Plan, printed: datetime) -> None:
-    from worker import timeline_svg  # noqa: PLC0415 - only who asks for a drawing pays for XML
+    from worker.commands import timeline_svg  # noqa: PLC0415 - only who asks for a drawing pays for XML
 
     text = timeline_svg.drawing(rules.account, rooms, found, page_zone(rooms), printed)
     try:

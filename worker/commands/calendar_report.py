@@ -13,7 +13,7 @@ from rich.markup import escape
 from webhooks.inbox import Inbox, connect
 from worker.calendars.feed import State
 from worker.calendars.refresh import Calendars
-from worker.holds import HoldError
+from worker.commands.holds import HoldError
 from worker.policy.rooms import split
 from worker.rules import Rules
 from worker.store import Store

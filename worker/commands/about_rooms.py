@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import click
 
-from worker.edge import ENVIRON, instant, now, redis_url, rules_path, told
+from worker.commands.edge import ENVIRON, instant, now, redis_url, rules_path, told
 
 DAYS: Final = 14
 
@@ -71,8 +71,8 @@ def _hold(
     phase: str | None = None,
     settings: tuple[str, ...] = (),
 ) -> None:
-    from worker import holds
     from worker import rules as rules_file
+    from worker.commands import holds
     from worker.policy.overrides import Hold
     from worker.policy.phases import Phase
 
@@ -98,8 +98,8 @@ def _hold(
 @click.argument("room")
 def release(room: str) -> None:
     """End every hold on ROOM, and what was changed by hand on Whop: it goes by its plan again."""
-    from worker import holds
     from worker import rules as rules_file
+    from worker.commands import holds
 
     with told():
         rules = rules_file.load(rules_path())
@@ -129,15 +129,15 @@ def plan(days: int, from_: str | None, room: str | None, as_json: bool, svg: Pat
     import gc
 
     gc.disable()  # it ends before there is anything worth collecting
-    from worker import plan as plans
     from worker import rules as rules_file
+    from worker.commands import plan as plans
 
     with told():
         url = ENVIRON.get("REDIS_URL") or None
         rules = rules_file.load(rules_path())
         overrides: dict[str, Any] = {}
         if url or rules.calendars:
-            from worker.outlook import outlook
+            from worker.commands.outlook import outlook
 
             rules, overrides = asyncio.run(outlook(rules, url, now()))
         plans.show(
@@ -193,7 +193,7 @@ def simulate(days: int, buyers: int | None, seed: int, from_: str | None) -> Non
 def survey(room: str) -> None:
     """Look at how busy ROOM's chat was, and propose the numbers for its [rooms.ROOM.slow] table."""
     from worker import rules as rules_file
-    from worker.survey import survey as look
+    from worker.commands.survey import survey as look
 
     with told():
         rules = rules_file.load(rules_path())
@@ -205,8 +205,8 @@ def survey(room: str) -> None:
 @click.pass_context
 def calendar(ctx: click.Context, as_json: bool) -> None:  # noqa: FBT001 - click calls it
     """Show how each room stands with its calendar: read when, dates ahead, what is wrong."""
-    from worker import calendar_report
     from worker import rules as rules_file
+    from worker.commands import calendar_report
 
     if ctx.invoked_subcommand is None:
         with told():
@@ -218,8 +218,8 @@ def calendar(ctx: click.Context, as_json: bool) -> None:  # noqa: FBT001 - click
 @click.argument("room", required=False)
 def accept(room: str | None) -> None:
     """Take an emptied calendar at its word, for ROOM or for all: its dates are gone for good."""
-    from worker import calendar_report
     from worker import rules as rules_file
+    from worker.commands import calendar_report
 
     with told():
         rules = rules_file.load(rules_path())

@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 
 from webhooks.events import Delivery
-from worker.deliveries import Filter, received, subject_of
-from worker.evidence import Echo, Evidence, NotFound, opened
+from worker.commands.deliveries import Filter, received, subject_of
+from worker.commands.evidence import Echo, Evidence, NotFound, opened
 from worker.rules import Rules
 from worker.subjects import milliseconds
 from worker.words import local

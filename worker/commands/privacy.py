@@ -18,9 +18,9 @@ from typing import Any, Final
 import msgspec
 
 from webhooks.events import Delivery
-from worker.deliveries import Filter, subject_of
-from worker.delivery_report import print_json
-from worker.evidence import Echo, Evidence, NotFound, opened
+from worker.commands.deliveries import Filter, subject_of
+from worker.commands.delivery_report import print_json
+from worker.commands.evidence import Echo, Evidence, NotFound, opened
 from worker.policy.access import ENTITLING, PAST_DUE
 from worker.rules import Rules
 from worker.store import Member, Step

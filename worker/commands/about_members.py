@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import click
 
-from worker.edge import ENVIRON, instant, now, redis_url, rules_path, told
+from worker.commands.edge import ENVIRON, instant, now, redis_url, rules_path, told
 
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON for other programs.")
 _by = click.option("--by", default=None, help="Who says so.  [default: your user name]")
@@ -44,7 +44,7 @@ def verify(repair: bool, room: str | None, user: str | None, as_json: bool) -> N
 
     It exits with 1 where there is a difference. It needs WHOP_API_KEY and REDIS_URL, as `work`.
     """
-    from worker import verify as verification
+    from worker.commands import verify as verification
 
     with told():
         code = asyncio.run(
@@ -71,8 +71,8 @@ def catch_up(since: str | None) -> None:
     if found is None:
         raise click.ClickException("nothing could be fetched; the log above says why")
     click.echo(
-        f"{found.attempts} attempts in the log of {found.webhook}: {found.stored} were lost and are "
-        f"taken in, {found.known} had come in another way, {found.waiting} may yet be delivered."
+        f"{found.attempts} attempts in the log of {found.webhook}: {found.stored} were lost and "
+        f"are taken in, {found.known} had come in another way, {found.waiting} may still come."
     )
     for id_ in found.unreadable:
         click.echo(f"{id_} says nothing that could be read; look at it on Whop.")
@@ -88,7 +88,7 @@ def explain(user: str, room: str | None, as_json: bool) -> None:  # noqa: FBT001
     USER is a user_ id, or the id of a membership, a payment or a delivery of theirs. Without ROOM
     it tells of all.
     """
-    from worker import explain as explanation
+    from worker.commands import explain as explanation
 
     with told():
         rules = _rules()
@@ -125,8 +125,8 @@ def _choosing(command: Any) -> Any:
 def _choice(
     subjects: tuple[str, ...], said: Mapping[str, str | None], *, everything: bool = False
 ) -> Any:
-    from worker.dead import Choice
-    from worker.evidence import before
+    from worker.commands.dead import Choice
+    from worker.commands.evidence import before
 
     at = now()
     return Choice(
@@ -144,7 +144,7 @@ def _choice(
 @_json
 def dead_list(as_json: bool, subjects: tuple[str, ...] = (), **said: str | None) -> None:  # noqa: FBT001 - click calls it
     """List what failed for good."""
-    from worker import dead as graves
+    from worker.commands import dead as graves
 
     with told():
         wanted = _choice(subjects, said)
@@ -157,7 +157,7 @@ def dead_list(as_json: bool, subjects: tuple[str, ...] = (), **said: str | None)
 @_json
 def dead_show(subject: str, as_json: bool) -> None:  # noqa: FBT001 - click calls it
     """Show SUBJECT (member:user_...) with its deliveries and its tries."""
-    from worker import dead as graves
+    from worker.commands import dead as graves
 
     with told():
         asyncio.run(graves.show(_rules(), redis_url(), subject, echo=click.echo, as_json=as_json))
@@ -168,7 +168,7 @@ def dead_show(subject: str, as_json: bool) -> None:  # noqa: FBT001 - click call
 @click.option("--all", "everything", is_flag=True, help="All of them.")
 def dead_retry(everything: bool, subjects: tuple[str, ...], **said: str | None) -> None:  # noqa: FBT001 - click calls it
     """Try again what failed for good, once you have mended the cause. It is always safe."""
-    from worker import dead as graves
+    from worker.commands import dead as graves
 
     with told():
         wanted = _choice(subjects, said, everything=everything)
@@ -188,7 +188,7 @@ def dead_discard(
     **said: str | None,
 ) -> None:
     """Drop what failed for good, with a note of it."""
-    from worker import dead as graves
+    from worker.commands import dead as graves
 
     with told():
         wanted = _choice(subjects, said, everything=everything)
@@ -228,8 +228,8 @@ def deliveries_list(
     as_json: bool = False,
 ) -> None:
     """List the newest deliveries, and what became of each."""
-    from worker import delivery_report
-    from worker.deliveries import Filter
+    from worker.commands import delivery_report
+    from worker.commands.deliveries import Filter
 
     with told():
         rules = _rules()
@@ -247,7 +247,7 @@ def deliveries_list(
 @_json
 def deliveries_show(delivery: str, as_json: bool) -> None:  # noqa: FBT001 - click calls it
     """Show all that is kept of DELIVERY (msg_...), and each look that it led to."""
-    from worker import delivery_report
+    from worker.commands import delivery_report
 
     with told():
         asyncio.run(
@@ -259,7 +259,7 @@ def deliveries_show(delivery: str, as_json: bool) -> None:  # noqa: FBT001 - cli
 @click.argument("delivery", nargs=-1, required=True)
 def deliveries_retry(delivery: tuple[str, ...]) -> None:
     """Look again at whom these deliveries are about. It is always safe."""
-    from worker import delivery_report
+    from worker.commands import delivery_report
 
     with told():
         asyncio.run(
@@ -273,7 +273,7 @@ def deliveries_retry(delivery: tuple[str, ...]) -> None:
 @_by
 def forget(user: str, anyway: bool, by: str | None) -> None:  # noqa: FBT001 - click calls it
     """Erase what is kept of USER (user_...), and leave a proof that does not say who it was."""
-    from worker import privacy
+    from worker.commands import privacy
 
     with told():
         who = by or getpass.getuser()
@@ -288,7 +288,7 @@ def forget(user: str, anyway: bool, by: str | None) -> None:  # noqa: FBT001 - c
 @click.argument("user")
 def export(user: str) -> None:
     """Print all that is kept of USER (user_...), as JSON."""
-    from worker import privacy
+    from worker.commands import privacy
 
     with told():
         asyncio.run(privacy.export(_rules(), redis_url(), user))

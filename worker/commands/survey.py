@@ -5,7 +5,7 @@ from typing import Final
 
 from webhooks.inbox import Inbox, connect
 from worker.chatter import Chatter
-from worker.holds import HoldError
+from worker.commands.holds import HoldError
 from worker.policy.rooms import split
 from worker.policy.survey import propose, render
 from worker.rules import Rules

@@ -64,7 +64,8 @@ def _for_people(error: Exception) -> click.ClickException | None:
     """
     from redis.exceptions import RedisError
 
-    from worker import calendars, embedded, holds, main, plan, report, rules, verify
+    from worker import calendars, embedded, main, rules
+    from worker.commands import holds, plan, report, verify
 
     people = (
         rules.RulesError,

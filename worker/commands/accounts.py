@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from webhooks.events import Delivery
-from worker.evidence import Evidence, NotFound
+from worker.commands.evidence import Evidence, NotFound
+from worker.commands.story import Line, story
 from worker.policy.access import ENTITLING, PAST_DUE, Facts, Grant
 from worker.policy.endings import Ending, standing
 from worker.policy.news import Seen
 from worker.policy.rooms import Room, instance, split
 from worker.store import Member, Place
-from worker.story import Line, story
 from worker.subjects import Death
 
 

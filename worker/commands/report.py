@@ -15,7 +15,7 @@ from rich.markup import escape
 
 from webhooks.inbox import Inbox, connect
 from worker.chatter import Chatter
-from worker.outlook import dated, laid
+from worker.commands.outlook import dated, laid
 from worker.policy.overrides import Hold, Overrides
 from worker.policy.rooms import Room, split
 from worker.policy.schedule import changes_after, next_change, phase_at, settings_at

@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from worker.census import cohorts
 from worker.channels import differences
 from worker.policy.differences import Cure, Difference, Hidden, Kind
 from worker.policy.phases import Phase
 from worker.policy.rooms import Room, instance, split
 from worker.policy.schedule import phase_at
+from worker.proof.census import cohorts
 from worker.store import Place
 from worker.tools import Tools
 from worker.whop.errors import Missing

@@ -4,11 +4,11 @@ from dataclasses import replace
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
-from worker.accounts import Account, gather
-from worker.deliveries import Filter
-from worker.delivery_report import print_json
-from worker.evidence import Echo, Evidence, NotFound, opened
-from worker.outlook import dated
+from worker.commands.accounts import Account, gather
+from worker.commands.deliveries import Filter
+from worker.commands.delivery_report import print_json
+from worker.commands.evidence import Echo, Evidence, NotFound, opened
+from worker.commands.outlook import dated
 from worker.policy.endings import Ending
 from worker.rules import Rules
 from worker.words import local

@@ -13,11 +13,11 @@ from redis.exceptions import RedisError
 
 from webhooks.inbox import Inbox, InboxUnavailable, connect
 from worker.channels import RELEASED
+from worker.commands.report import Unreachable, in_words
 from worker.leases import Leases
 from worker.policy.overrides import Hold
 from worker.policy.rooms import split
 from worker.policy.settings import NAMES, Settings
-from worker.report import Unreachable, in_words
 from worker.rules import Rules
 from worker.store import LONGEST_HOLD, Step, Store
 from worker.subjects import Subjects, milliseconds

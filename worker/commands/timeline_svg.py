@@ -6,13 +6,13 @@ from datetime import datetime, time, timedelta
 from typing import Final
 from zoneinfo import ZoneInfo
 
+from worker.commands.svg import INK, Sheet, cut, legend, wide
 from worker.policy.occurrences import instant
 from worker.policy.parts import Part, parts
 from worker.policy.plan import Entry, Kind, Plan
 from worker.policy.rooms import Room, split
 from worker.policy.schedule import DAY, Timeline
 from worker.policy.settings import WhoCanPost
-from worker.svg import INK, Sheet, cut, legend, wide
 
 MARGIN: Final = 40.0
 RIGHT: Final = Sheet.WIDTH - MARGIN

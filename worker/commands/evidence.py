@@ -9,9 +9,9 @@ from typing import Any
 from redis.exceptions import RedisError
 
 from webhooks.inbox import Inbox, InboxUnavailable, connect
-from worker.deliveries import Deliveries
+from worker.commands.deliveries import Deliveries
+from worker.commands.report import Unreachable
 from worker.leases import Leases
-from worker.report import Unreachable
 from worker.rules import Rules
 from worker.store import Store
 from worker.subjects import Subjects

@@ -23,13 +23,13 @@ from rich.table import Table
 
 from webhooks.inbox import InboxUnavailable, connect
 from worker import jobs, main
+from worker.commands.report import Unreachable
 from worker.converge import FIRST_PURCHASE, VERIFY
-from worker.inspection import Findings, inspect
 from worker.leases import RENEW_EVERY
 from worker.policy.differences import Cure, Difference, Kind
 from worker.policy.rooms import split
-from worker.recall import recall
-from worker.report import Unreachable
+from worker.proof.inspection import Findings, inspect
+from worker.proof.recall import recall
 from worker.rules import Rules
 from worker.subjects import milliseconds
 from worker.tools import Tools

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from worker.delivery_report import columns, print_json
-from worker.evidence import Echo, Evidence, NotFound, opened
+from worker.commands.delivery_report import columns, print_json
+from worker.commands.evidence import Echo, Evidence, NotFound, opened
 from worker.rules import Rules
 from worker.store import Step
 from worker.subjects import Death, milliseconds

@@ -11,8 +11,6 @@ from typing import Final
 
 import structlog
 
-from worker import rounds
-from worker.census import Census, count
 from worker.converge import with_dates
 from worker.doubts import note_payment
 from worker.policy.access import ENTITLING, PAST_DUE
@@ -21,6 +19,8 @@ from worker.policy.news import Seen
 from worker.policy.phases import Phase
 from worker.policy.rooms import Room, split
 from worker.policy.schedule import phase_at
+from worker.proof import rounds
+from worker.proof.census import Census, count
 from worker.store import Member
 from worker.tools import Tools
 from worker.whop.errors import WhopError

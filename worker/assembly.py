@@ -1,0 +1,75 @@
+"""What a job works with, built once from the settings."""
+
+import hashlib
+import random
+import secrets
+import socket
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+
+from webhooks.inbox import Inbox
+from worker.breaker import Breaker
+from worker.calendars.refresh import Calendars
+from worker.catchup import CatchUp
+from worker.chatter import Chatter
+from worker.leases import Leases
+from worker.meters import Meters
+from worker.settings import Settings
+from worker.store import Store
+from worker.strays import Strays
+from worker.subjects import Subjects
+from worker.tools import Tools
+from worker.whop.client import Whop
+from worker.whop.quota import Quota
+
+
+def clock() -> datetime:
+    """Return the time: the worker's one look at a clock."""
+    return datetime.now(UTC)  # noqa: TID251 - here and nowhere else
+
+
+def assemble(
+    settings: Settings,
+    redis: Any,
+    http: httpx.AsyncClient,
+    clock: Callable[[], datetime],
+    meters: Meters | None = None,
+) -> Tools:
+    """Build what the jobs work with."""
+    account = settings.rules.account
+    inbox = Inbox(redis, account, kept=settings.kept)
+    leases = Leases(redis, inbox.prefix, f"{socket.gethostname()}/{secrets.token_hex(4)}")
+    key = hashlib.sha256(settings.api_key.encode()).hexdigest()[:12]
+    rng = random.Random()  # noqa: S311 - it spreads pauses, it guards nothing
+    quota = Quota(
+        redis.connection_pool, prefix=f"{inbox.prefix}quota", who=key, quota=settings.quota
+    )
+    meters = meters or Meters()
+    breaker = Breaker(redis, inbox.prefix, clock=clock, listener=meters)
+    whop = Whop(http, account=account, quota=quota, rng=rng, listener=breaker)
+    return Tools(
+        rules=settings.rules,
+        whop=whop,
+        store=Store(redis, inbox.prefix),
+        subjects=Subjects(redis, inbox.prefix, leases),
+        inbox=inbox,
+        leases=leases,
+        calendars=Calendars(redis, inbox.prefix, clock=clock),
+        chatter=Chatter(redis, inbox.prefix),
+        breaker=breaker,
+        catch_up=CatchUp(
+            inbox,
+            whop,
+            account=account,
+            ours=settings.webhook,
+            clock=clock,
+            spread=settings.quota[1] / settings.quota[0],
+        ),
+        strays=Strays(redis, inbox.prefix),
+        meters=meters,
+        clock=clock,
+        rng=rng,
+    )

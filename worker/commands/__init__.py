@@ -1,0 +1,1 @@
+"""What a person types, and what they are shown: the commands but for the processes."""
