@@ -13,7 +13,7 @@ import pytest
 from local_whop import ACCOUNT
 
 from webhooks.inbox import connect
-from worker import jobs
+from worker import jobs, rules
 from worker import main as worker
 from worker.breaker import Breaker, asking
 from worker.policy.breaker import (
@@ -276,7 +276,7 @@ def test_a_probe_is_answered_if_either_question_is(redis_url, trouble, there):
         whop.faults.failures = [Failure(operation=o, status=s, times=99) for o, s in trouble]
         async with local_whop.running(whop) as server, httpx.AsyncClient(base_url=server.url) as h:
             settings = worker.Settings(
-                rules=worker.rules.parse(community.HEAD + COURSE),
+                rules=rules.parse(community.HEAD + COURSE),
                 api_key=local_whop.API_KEY,
                 redis_url=redis_url,
                 api_url=server.api_url,

@@ -2,6 +2,8 @@
 
 import dataclasses
 import re
+import runpy
+import subprocess
 import tomllib
 from collections.abc import Iterator
 from dataclasses import fields
@@ -11,14 +13,18 @@ from pathlib import Path
 import click
 import pytest
 
+from webhooks import inbox
 from webhooks import main as receiver
 from webhooks.app import CODES
 from webhooks.events import COUNTED, INTERESTING
 from webhooks.meters import Meters
-from worker import cli, rules
+from worker import cli, health, rules, settings
 from worker import main as worker
 from worker.combinations import GRANTS_ONLY
 from worker.commands.plan import lines
+from worker.commands.verify import REMEDIES, SAID
+from worker.meters import Meters as WorkMeters
+from worker.our_webhook import FAILING
 from worker.policy.calendars import Source
 from worker.policy.messages import Message
 from worker.policy.occurrences import Occurrences
@@ -212,7 +218,7 @@ def test_the_readme_says_where_the_receiver_listens_and_where_whop_is():
     defaults = receiver.Settings("biz_one", secrets=None, redis_url="")
     assert said["USHER_HOST"] == [defaults.host]
     assert said["USHER_PORT"] == [str(defaults.port)]
-    assert said["WHOP_API_URL"] == [worker.API_URL]
+    assert said["WHOP_API_URL"] == [settings.API_URL]
 
 
 def test_the_readme_lists_every_answer_of_the_receiver():
@@ -233,11 +239,17 @@ def test_the_meters_that_the_readme_tells_of_are_in_the_code():
     registry = CollectorRegistry()
     meters = Meters(registry)
     meters.answered("unread", "forged")
-    known = {sample.name for family in registry.collect() for sample in family.samples}
-    known |= {family.name for family in registry.collect()}
+    families = [*registry.collect(), *WorkMeters().registry.collect()]
+    known = {f"{one.name}_total" if one.type == "counter" else one.name for one in families}
     told = re.findall(r"`(usher_[a-z_]+)`", section("When things break"))
-    assert told
-    assert set(told) <= known | {f"{name}_total" for name in known}
+    assert set(told) == known
+
+
+def test_the_pages_that_the_readme_tells_of_are_served_by_both():
+    told = keys(tables(section("When things break"))[3])
+    for served in ("webhooks/app.py", "worker/health.py"):
+        text = (ROOT / served).read_text()
+        assert [page for page in told if f'"{page}"' not in text] == []
 
 
 def test_the_readme_says_how_to_test_and_ci_does_it():
@@ -247,6 +259,56 @@ def test_the_readme_says_how_to_test_and_ci_does_it():
     ci = re.findall(r"^make ([a-z]+)$", (ROOT / ".ci/run").read_text(), re.MULTILINE)
     assert ci == ["test", "check"]
     assert {*run, *ci} <= set(targets)
+
+
+def _audit(told: object, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    """Return how CI's look for known holes ends, and what it prints, when this is what it is told."""
+    audit = runpy.run_path(str(ROOT / ".ci/audit.py"))
+
+    def look() -> object:
+        if isinstance(told, Exception):
+            raise told
+        return told
+
+    return audit["main"](look), capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        OSError("no network"),
+        subprocess.TimeoutExpired("pip", 30),
+        subprocess.CalledProcessError(1, "pip"),
+        ValueError("no JSON"),
+        KeyError("dependencies"),
+    ],
+    ids=lambda trouble: type(trouble).__name__,
+)
+def test_ci_does_not_fail_where_the_data_on_known_holes_cannot_be_had(trouble, capsys):
+    code, said = _audit(trouble, capsys)
+    assert code == 0
+    assert said.startswith("NOTE: nobody looked for known holes")
+
+
+def test_ci_says_of_which_packages_nothing_is_known(capsys):
+    rows = [{"name": "one", "version": "1", "vulns": []}, {"name": "two", "skip_reason": "gone"}]
+    code, said = _audit(rows, capsys)
+    assert code == 0
+    assert "nobody could look at 1 packages: two" in said
+    assert "1 packages looked at, 0 known holes" in said
+
+
+def test_ci_fails_where_a_package_has_a_known_hole(capsys):
+    hole = {"id": "PYSEC-2026-1", "fix_versions": ["1.1"]}
+    code, said = _audit([{"name": "one", "version": "1", "vulns": [hole]}], capsys)
+    assert code == 1
+    assert "one 1 has a known hole, PYSEC-2026-1; mended in 1.1" in said
+
+
+def test_ci_looks_for_known_holes_in_what_the_image_is_made_of():
+    audit = runpy.run_path(str(ROOT / ".ci/audit.py"))
+    assert audit["LOCKED"] == ROOT / "requirements/production.txt"
+    assert "python .ci/audit.py" in (ROOT / ".ci/run").read_text()
 
 
 # --- what is deployed
@@ -277,14 +339,18 @@ def test_every_command_that_is_deployed_exists(path):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
 def test_every_command_that_a_page_tells_of_exists(page):
-    for first, second in re.findall(r"\busher ([a-z]+)(?: ([a-z]+))?", _code(page.read_text())):
+    for first, second in re.findall(
+        r"\busher ([a-z][a-z-]*)(?: ([a-z]+))?", _code(page.read_text())
+    ):
         assert first in cli.main.commands
-        assert first != "sandbox" or second in {"", *cli.sandbox.commands}
+        command = cli.main.commands[first]
+        if isinstance(command, click.Group):
+            assert second in {"", *command.commands}, f"usher {first} {second}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
 def test_every_option_that_a_page_tells_of_exists(page):
-    for name, rest in re.findall(r"\busher ([a-z]+)\b([^\n]*)", _code(page.read_text())):
+    for name, rest in re.findall(r"\busher ([a-z][a-z-]*)([^\n#]*)", _code(page.read_text())):
         command = cli.main.commands[name]
         if isinstance(command, click.Group):
             command = command.commands.get(rest.split(" ")[1] if " " in rest else "", command)
@@ -295,9 +361,38 @@ def test_every_option_that_a_page_tells_of_exists(page):
 def test_the_plan_that_the_readme_shows_is_that_of_the_shipped_rules():
     shipped, since = rules.load(ROOT / "rooms.toml").rooms, datetime(2026, 11, 22, tzinfo=UTC)
     printed = list(lines(shipped, plan(shipped, since, since + timedelta(days=14))))
-    (shown,) = re.findall(r"^```text\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    shown = _shown("Before it happens")[0]
     at = printed.index(shown.splitlines()[0])
     assert shown.splitlines() == printed[at : at + len(shown.splitlines())]
+
+
+def test_the_differences_that_the_readme_shows_are_told_as_verify_tells_them():
+    head, *rows, summary = _shown("Does everybody have what they paid for?")[0].splitlines()
+    assert head.split() == ["what", "room", "who", "why", "remedy"]
+    for row in rows:
+        what, *_, remedy = re.split(r"  +", row)
+        assert what in SAID.values()
+        assert remedy in REMEDIES.values()
+    assert f"{len(rows)} differences" in summary
+
+
+def test_the_readme_says_when_a_webhook_is_told_to_be_failing():
+    assert FAILING == 3
+    assert "From the third on the log says `webhook.failing`" in README
+
+
+def test_the_readme_says_for_how_long_deliveries_may_be_kept():
+    (table,) = tables(section("Environment"))
+    (row,) = [row for row in table if "USHER_RETENTION_DAYS" in row[0]]
+    least = inbox.REMEMBERED // 86400
+    assert quoted(row[2]) == [str(least)]
+    assert f"{least} to {inbox.LONGEST_DAYS}" in row[1]
+
+
+def _shown(heading: str) -> list[str]:
+    """Return what is shown as printed from a chapter's heading on."""
+    chapter = README.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    return re.findall(r"^```text\n(.*?)^```", chapter, re.MULTILINE | re.DOTALL)
 
 
 def _code(text: str) -> str:
@@ -374,12 +469,59 @@ def test_the_manifests_have_no_tab_and_no_open_bracket(path):
         assert bare.count("{") == bare.count("}"), line
 
 
-def test_the_probes_ask_for_pages_that_the_receiver_has():
-    asked = re.findall(r"path: (/\w+)", KUBERNETES.read_text())
-    asked += re.findall(r"8000(/\w+)", COMPOSE.read_text())
-    assert sorted(asked) == ["/healthz", "/healthz", "/readyz"]
+def test_the_probes_ask_for_pages_that_are_served():
+    asked = re.findall(r"path: (/\w+), port: (\w+)", KUBERNETES.read_text())
+    assert asked == [("/readyz", "http"), ("/healthz", "http"), ("/healthz", "health")]
+    assert re.findall(r"(800\d)(/\w+)", COMPOSE.read_text()) == [
+        ("8000", "/healthz"),
+        ("8001", "/healthz"),
+    ]
+    pages = [route.path for route in health.create_app(None).routes]
     served = (ROOT / "webhooks/app.py").read_text()
-    assert all(f'Route("{page}"' in served for page in asked)
+    for page in {page for page, _ in asked}:
+        assert page in pages
+        assert f'Route("{page}"' in served
+
+
+def test_a_worker_shows_its_health_where_it_is_asked_for_it():
+    compose, kubernetes = COMPOSE.read_text(), KUBERNETES.read_text()
+    assert 'USHER_WORK_PORT: "8001"' in compose
+    assert '{ name: USHER_WORK_PORT, value: "8001" }' in kubernetes
+    assert "{ name: health, containerPort: 8001 }" in kubernetes
+    assert 'prometheus.io/port: "8001"' in kubernetes
+    (unit,) = [path.read_text() for path in UNITS if "work@" in path.name]
+    (port,) = re.findall(r"^Environment=USHER_WORK_PORT=(.+)$", unit, re.MULTILINE)
+    assert [settings._port(port.replace("%i", one)) for one in ("1", "9")] == [8101, 8109]
+
+
+def test_every_container_has_a_user_of_its_own_and_a_file_system_to_read_only():
+    compose, kubernetes = COMPOSE.read_text(), KUBERNETES.read_text()
+    services = compose.count("<<: *usher")
+    assert services == 2
+    assert compose.count("read_only: true") == compose.count("cap_drop: [ALL]") == 2
+    assert "user: valkey" in compose
+    images = kubernetes.count("image: ")
+    assert images == 3
+    for line in (
+        "readOnlyRootFilesystem: true",
+        "allowPrivilegeEscalation: false",
+        "capabilities: { drop: [ALL] }",
+        "runAsNonRoot: true",
+    ):
+        assert kubernetes.count(line) == images, line
+    for unit in UNITS:
+        assert {"DynamicUser=yes", "ProtectSystem=strict"} <= set(unit.read_text().splitlines())
+
+
+def test_no_redis_has_a_public_port():
+    (valkey,) = [s for s in re.split(r"\n(?=  \w+:\n)", COMPOSE.read_text()) if "requirepass" in s]
+    assert "ports:" not in valkey
+    assert re.findall(r"networks: \[(.+)\]", valkey) == ["inside"]
+    assert "inside: { internal: true }" in COMPOSE.read_text()
+    parts = KUBERNETES.read_text().split("\n---\n")
+    services = [part for part in parts if "\nkind: Service\n" in part]
+    assert all("type:" not in part for part in services)  # a ClusterIP, all of them
+    assert any("\nkind: NetworkPolicy\n" in part for part in parts)
 
 
 def test_the_image_is_installed_from_the_lock_file_and_runs_as_nobody_of_note():

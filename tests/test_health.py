@@ -15,7 +15,7 @@ from test_breaker import Probes, fail
 from test_catchup import lose
 
 from worker import health as pages
-from worker import jobs
+from worker import jobs, rules
 from worker import main as worker
 from worker.health import STALE, Health, PortTaken, Pulse, create_app, serving
 from worker.meters import Meters
@@ -115,7 +115,7 @@ def test_a_worker_without_redis_is_alive_and_not_ready():
     async def main():
         nowhere = "redis://127.0.0.1:1/0"
         settings = worker.Settings(
-            rules=worker.rules.parse(community.HEAD + COURSE), api_key="apik_x", redis_url=nowhere
+            rules=rules.parse(community.HEAD + COURSE), api_key="apik_x", redis_url=nowhere
         )
         async with worker._client(settings) as http:
             health = idle()

@@ -2,9 +2,13 @@
 
 import asyncio
 
+import pytest
+import redis
+import uvloop
 from torture.kill_matrix import CALL, INBOX, STORE, Point
 
 from torture import kill_matrix
+from webhooks.inbox import connect
 
 CHOSEN = {
     (INBOX, "put", True, "receiver"),
