@@ -262,7 +262,7 @@ def test_the_readme_says_how_to_test_and_ci_does_it():
 
 
 def _audit(told: object, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
-    """Return how CI's look for known holes ends, and what it prints, when this is what it is told."""
+    """Return how CI's look for known holes ends, and what it prints, when it is told this."""
     audit = runpy.run_path(str(ROOT / ".ci/audit.py"))
 
     def look() -> object:

@@ -5,9 +5,9 @@ import asyncio
 import pytest
 import redis
 import uvloop
-from torture.kill_matrix import CALL, INBOX, STORE, Point
 
 from torture import kill_matrix
+from torture.kill_matrix import CALL, INBOX, STORE, Point
 from webhooks.inbox import connect
 
 CHOSEN = {

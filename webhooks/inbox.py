@@ -90,7 +90,10 @@ _PUT: Final = f"""{WAKE}
 local id, subject, record, now, body = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local at = ARGV[8]
 local new = redis.call('SET', prefix .. 'delivery:' .. id, record, 'NX', 'EX', ARGV[7])
-if not new then return 0 end
+if not new then
+  redis.call('EXPIRE', prefix .. 'delivery:' .. id, ARGV[7])
+  return 0
+end
 redis.call('ZADD', prefix .. 'received', now, id)
 redis.call('RPUSH', prefix .. 'pending:' .. subject, id)
 wake(subject, at, body, id)
@@ -109,6 +112,10 @@ _HEAR: Final = f"{WAKE}{HEAR}"
 _PIPELINES: Final = 3
 """Pipelines on their way at once. One alone leaves this process idle while Redis writes to its
 disk; each more makes the batches smaller."""
+
+_REPLICAS_PATIENCE: Final = 1000
+"""Milliseconds in which replicas must confirm. A delivery that was stored before is written once
+more, or there would be nothing to confirm when Whop sends it again."""
 
 _PATIENCE: Final = 5.0
 """Seconds that a pipeline may take. A script may still run after that: when Whop sends the
@@ -220,14 +227,18 @@ class Inbox:
     It bounds each pipeline itself, so its client may do without a timeout for each answer.
     """
 
-    def __init__(self, redis: Redis, account: str, *, kept: int = REMEMBERED) -> None:
+    def __init__(
+        self, redis: Redis, account: str, *, kept: int = REMEMBERED, replicas: int = 0
+    ) -> None:
         """Use a client for an account's inbox; deliveries are `kept` for so many seconds.
 
-        Less than `REMEMBERED` is taken for it: an id forgotten too early would be new again.
+        Less than `REMEMBERED` is taken for it: an id forgotten too early would be new again. With
+        `replicas`, nothing counts as stored before so many of Redis's replicas have it.
         """
         self.redis = redis
         self.prefix = f"usher:{account}:"
         self._kept = max(kept, REMEMBERED)
+        self._replicas = replicas
         self._waiting: list[tuple[tuple[Any, ...], asyncio.Future[int]]] = []
         self._senders: set[asyncio.Task[None]] = set()
         self._sending = 0
@@ -318,12 +329,28 @@ class Inbox:
             for sha, (_, *arguments) in zip(shas, calls, strict=True)
         )
         try:
-            results = await self._exchange(commands, len(calls))
+            results = await self._confirmed(commands, len(calls))
         except Disconnected:
-            results = await self._exchange(commands, len(calls))
+            results = await self._confirmed(commands, len(calls))
         if any(isinstance(result, NoScriptError) for result in results):
             self._shas.clear()
             return await self._pipeline(calls)
+        return results
+
+    async def _confirmed(self, commands: bytes, expected: int) -> list[Any]:
+        """Send commands, and have the replicas confirm them where that is wanted.
+
+        A failover may choose a replica that lacks what the primary alone has stored.
+        """
+        if not self._replicas:
+            return await self._exchange(commands, expected)
+        parts: tuple[Any, ...] = ("WAIT", self._replicas, _REPLICAS_PATIENCE)
+        wait = pack_command(parts)
+        *results, confirmed = await self._exchange(commands + wait, expected + 1)
+        if isinstance(confirmed, Exception):
+            raise confirmed
+        if confirmed < self._replicas:
+            raise ResponseError("no replica of Redis has confirmed it in time")
         return results
 
     async def _exchange(self, commands: bytes, expected: int) -> list[Any]:

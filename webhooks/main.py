@@ -65,7 +65,8 @@ def build(settings: Settings, store: Store | None = None) -> Starlette:
         store: takes the deliveries instead of Redis, so that a benchmark can tell what that costs.
     """
     redis = connect(settings.redis_url, timeout=None)  # the inbox bounds its calls itself
-    inbox = Inbox(redis, settings.account, kept=settings.kept)
+    failing_over = settings.redis_url.startswith("redis+sentinel://")
+    inbox = Inbox(redis, settings.account, kept=settings.kept, replicas=int(failing_over))
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:

@@ -351,9 +351,11 @@ async def run_until(stopping: asyncio.Event, worker: Worker) -> None:
     await _end([running])
     await _end([*worker.tasks.values()])  # `running` may have begun one more meanwhile
     worker.tasks.clear()  # or arq's close would stumble over those that were cancelled
-    with contextlib.suppress(RedisError, OSError, asyncio.CancelledError):
-        await worker.close()
-    await _close(worker.ctx)  # arq's close skips our shutdown where Redis is away
+    try:
+        with contextlib.suppress(RedisError, OSError, asyncio.CancelledError):
+            await worker.close()
+    finally:
+        await _close(worker.ctx)  # arq's close skips our shutdown where Redis is away
     if not running.cancelled():
         running.result()
 
