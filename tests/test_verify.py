@@ -419,7 +419,7 @@ def test_what_is_being_worked_on_is_no_difference_and_what_was_given_up_is(redis
                 Failure(operation="memberships.create", status=400, times=1)
             )
             code, document, _ = await verified(seller, repair=True)
-            assert (code, len(document["in_work"])) == (0, 1)
+            assert (code, len(document["in_work"]), document["repaired"]) == (1, 1, [])
             seller.clock.by += timedelta(minutes=15)  # it goes on for too long
             code, document, _ = await verified(seller)
             assert (code, kinds(document)) == (1, ["member.shut_out"])

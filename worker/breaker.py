@@ -145,8 +145,12 @@ class Breaker:
     async def keep(self, probe: Probe) -> None:
         """Take turns for as long as the worker runs."""
         while True:
-            with contextlib.suppress(RedisError, OSError):  # the worker's own matter
+            try:
                 await self.turn(probe)
+            except (RedisError, OSError):
+                pass  # the worker's own matter
+            except Exception:  # or its jobs would wait for ever for what the others know
+                log.exception("breaker.broke")
             await asyncio.sleep(EVERY)
 
     async def learn(self) -> None:
@@ -189,7 +193,7 @@ class Breaker:
         try:
             await self.learn()
             asked = self._state.probed
-            if asked and self._clock() - asked < law.PROBE_EVERY:
+            if asked and timedelta(0) <= self._clock() - asked < law.PROBE_EVERY:
                 return  # somebody has just done it
             answered, before = await probe(), self.phase
             self._state = law.probed(self._state, self._clock(), answered=answered)

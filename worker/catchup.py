@@ -120,9 +120,11 @@ class CatchUp:
 
     async def _walk(self, found: Found, reading: Reading[Any], tell: Tell) -> None:
         """Read the log back to where it is to begin. New attempts push it on: rows come twice."""
-        sent = found.since
+        sent: datetime | None = None
         async for attempt in self._whop.attempts(found.webhook):
             sent = attempt.sent_at or sent
+            if sent is None:
+                continue  # it is on its way just now; the next reading meets it
             if sent <= found.since:
                 return
             found.attempts += 1

@@ -76,12 +76,13 @@ async def member(tools: Tools, claim: Claim, user: str) -> datetime | None:
         log.info("member.unchanged")
         return known.look_again
     memberships = await tools.whop.memberships(user)
+    unknown = known.looked is None
     _remember(known, memberships, now)
     known.rules, known.looked = tools.rules.mark, now
     errors = await _look_at_payments(tools, claim, user, known)
     team = user in (await tools.store.team() or ())
     decision = decide(tools.rules.rooms, memberships, known.facts(team=team), now)
-    if await _know_again(tools, user, known, memberships, decision):
+    if await _know_again(tools, user, known, memberships, decision, every=unknown):
         decision = decide(tools.rules.rooms, memberships, known.facts(team=team), now)
     await _open_on_purchase(tools, memberships)
     await _count_seats(tools, user, memberships)
@@ -180,12 +181,16 @@ async def _know_again(
     known: Member,
     memberships: Sequence[Membership],
     decision: Decision,
+    *,
+    every: bool,
 ) -> bool:
     """Look, before giving for the first time, for a grant of which the record was lost.
 
-    Returns whether there was one.
+    Of somebody of whom nothing is known, for `every` room. Returns whether there was one.
     """
     rooms = [a.room for a in decision.actions if isinstance(a, Give)]
+    if every:
+        rooms = [room for room in tools.rules.rooms if room.cohort]
     rooms = [room for room in rooms if room.key not in known.grants]
     sold = {product for room in rooms for product in room.products}
     others = sorted({m.product for m in memberships if m.product} - sold) if rooms else []
@@ -292,7 +297,9 @@ async def _cohort(tools: Tools, room: Room, user: str, bought: datetime) -> str:
 async def _adopt(tools: Tools, user: str, known: Member, adopt: Adopt) -> Step:
     """Take note of a grant that Whop has and we have not: a crash, or an accepted invitation."""
     grant = known.grants[adopt.room.key]
-    known.grants[adopt.room.key] = replace(grant, membership=adopt.membership, invited=False)
+    known.grants[adopt.room.key] = replace(
+        grant, membership=adopt.membership, invited=False, taken=False
+    )
     key = instance(adopt.room, grant.cohort)
     await tools.store.granted(user, known, key)
     log.info("member.found_in_room", room=key, membership=adopt.membership)

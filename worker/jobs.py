@@ -15,6 +15,7 @@ from worker import channels, converge
 from worker.catchup import Found
 from worker.policy import retry
 from worker.policy.rooms import split
+from worker.proof.recall import recall
 from worker.subjects import Claim, milliseconds
 from worker.tools import Tools
 from worker.whop.errors import Forbidden, Unavailable, WhopError
@@ -128,6 +129,9 @@ async def catch_up(tools: Tools, since: datetime | None = None) -> Found | None:
     """
     if tools.breaker.open:
         return None
+    if await tools.leases.held("catch-up"):  # the next turn comes in five minutes
+        log.info("catch_up.under_way", next="another process reads the log just now")
+        return None
     async with tools.leases.holding("catch-up"):
         try:
             found = await tools.catch_up.run(since=since)
@@ -182,6 +186,17 @@ async def refresh_team(tools: Tools) -> None:
     for user in sorted(team ^ before) if before is not None else ():
         await tools.inbox.mark(f"member:{user}", "team", soon)
     await tools.store.save_team(team)
+
+
+async def look_back(tools: Tools) -> None:
+    """Learn anew what is ours, with all rooms, where somebody emptied Redis under a worker."""
+    if await tools.store.recalled():
+        return
+    try:
+        await recall(tools)
+        await open_up(tools)
+    except (WhopError, LookupError, TypeError, ValueError) as error:
+        log.warning("mirror.unknown", why=_words(error), next="it is asked again")
 
 
 async def open_up(tools: Tools) -> None:

@@ -78,6 +78,10 @@ class Leases:
         finally:
             await self.release(name)
 
+    async def held(self, name: str) -> bool:
+        """Say whether somebody has a lease just now."""
+        return bool(await self._redis.exists(self._prefix + name))
+
     async def renew(self) -> None:
         """Renew all that is held, once; cancel the work whose lease somebody else has by now."""
         for name, (token, task) in list(self._held.items()):

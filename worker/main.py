@@ -88,6 +88,7 @@ async def inspect(ctx: dict[str, Any]) -> None:
 
 async def refresh_team(ctx: dict[str, Any]) -> None:
     """Arq's cron job: ask who the admins are."""
+    await jobs.look_back(ctx["tools"])
     await jobs.refresh_team(ctx["tools"])
 
 
@@ -101,7 +102,12 @@ async def catch_up(settings: Settings, since: datetime | None = None) -> Found |
     redis = connect(settings.redis_url)
     try:
         async with _client(settings) as http:
-            return await jobs.catch_up(assemble(settings, redis, http, clock), since)
+            tools = assemble(settings, redis, http, clock)
+            renewing = asyncio.create_task(_renew(tools.leases))
+            try:
+                return await jobs.catch_up(tools, since)
+            finally:
+                await _end([renewing])
     finally:
         await redis.aclose()
 
@@ -234,7 +240,12 @@ async def _aside(main: dict[str, Any], name: str, options: dict[str, Any], pulse
     def lane() -> Worker:
         return _Lane(name, pulse, on_startup=start, handle_signals=False, **options)
 
-    await _keep_running(main["stopping"], lane)
+    while not main["stopping"].is_set():
+        try:
+            await _keep_running(main["stopping"], lane)
+        except Exception:  # nobody would see that rooms are not locked any more
+            log.exception("lane.broke", lane=name, next="it begins anew")
+            await _a_second(main["stopping"])
     pulse.forget(name)
 
 
@@ -322,8 +333,12 @@ async def _keep_running(stopping: asyncio.Event, worker: Callable[[], Worker]) -
             await run_until(stopping, worker())
         except (RedisError, OSError, InboxUnavailable) as error:
             log.warning("redis.away", why=str(error), next="the worker waits for it")
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stopping.wait(), 1)
+            await _a_second(stopping)
+
+
+async def _a_second(stopping: asyncio.Event) -> None:
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(stopping.wait(), 1)
 
 
 async def run_until(stopping: asyncio.Event, worker: Worker) -> None:

@@ -77,6 +77,7 @@ class OurWebhook:
             hook = await self._find()
         except Unknown as why:
             self._say_once("webhook.unknown", str(why), "set WHOP_WEBHOOK to its id (hook_...)")
+            await self._redis.delete(self._key)  # what was known of one that is gone says nothing
             return None
         except Forbidden as error:
             self._say_once("webhook.unseen", str(error), "give the key developer:manage_webhook")

@@ -6,11 +6,13 @@ never make two rooms: a lease admits one worker a room, every step looks first, 
 carries a key by which Whop knows it again.
 """
 
+from collections.abc import Sequence
 from datetime import datetime
 
 import structlog
 
 from worker.channels import set_channel
+from worker.doubts import LONG_AGO
 from worker.policy.access import ENTITLING
 from worker.policy.phases import Phase
 from worker.policy.rooms import Room, dated_title, instance, title
@@ -19,7 +21,7 @@ from worker.store import Place, Step
 from worker.subjects import milliseconds
 from worker.tools import Tools
 from worker.whop.errors import Missing, Rejected
-from worker.whop.types import Experience
+from worker.whop.types import Experience, Plan
 
 log = structlog.get_logger()
 
@@ -79,6 +81,13 @@ async def _forget_deleted(tools: Tools, key: str, place: Place) -> None:
         place.salt += 1
         tools.places.pop(key, None)
         await tools.store.save_place(key, place)
+
+
+def own_plan(plans: Sequence[Plan]) -> str | None:
+    """Return Usher's plan of a hidden product: the first free one; a seller may add others."""
+    free = [plan for plan in plans if plan.free]
+    first = min(free, key=lambda plan: plan.created_at or LONG_AGO, default=None)
+    return first.id if first else None
 
 
 def _name(room: Room, part: str | None, place: Place | None) -> str:
@@ -149,10 +158,11 @@ class _Making:
         product = self.place.product
         if self.place.plan or not product:
             return
-        free = [plan for plan in await self.whop.plans(product) if plan.free]
-        key = self.idempotency("plan")
-        plan = free[0] if free else await self.whop.create_free_plan(product=product, key=key)
-        await self.record("room.plan_made", plan.id, plan=plan.id)
+        plan = own_plan(await self.whop.plans(product))
+        if plan is None:
+            key = self.idempotency("plan")
+            plan = (await self.whop.create_free_plan(product=product, key=key)).id
+        await self.record("room.plan_made", plan, plan=plan)
 
     async def experience(self) -> None:
         wanted = self.room.experience or self.place.experience

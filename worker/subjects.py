@@ -51,8 +51,12 @@ if not due or tonumber(due) > tonumber(now) then return {{'nothing'}} end
 local lock = prefix .. 'lock:' .. subject
 local free = redis.call('SET', lock, token, 'NX', 'PX', lease)
 if not free and redis.call('GET', lock) ~= token then
-  redis.call('HDEL', prefix .. 'job', subject)
-  wake(subject, now + {BUSY_AGAIN}, body)
+  local job = redis.call('HGET', prefix .. 'job', subject)
+  local at = job and redis.call('ZSCORE', queue_of(subject), job)
+  if not at or tonumber(at) <= tonumber(now) or redis.call('EXISTS', 'arq:job:' .. job) == 0 then
+    redis.call('HDEL', prefix .. 'job', subject)
+    wake(subject, now + {BUSY_AGAIN}, body)
+  end
   return {{'busy'}}
 end
 redis.call('HSETNX', prefix .. 'since', subject, now)

@@ -16,6 +16,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 import msgspec
+from redis.exceptions import WatchError
 
 from webhooks.events import Delivery
 from worker.commands.deliveries import Filter, subject_of
@@ -230,12 +231,11 @@ def _refuse(kept: Kept, *, anyway: bool) -> None:
 async def _erase(evidence: Evidence, kept: Kept, now: datetime, proof: Proof) -> None:
     """Erase in one transaction; it gives the lease back, so that nobody works on in between."""
     prefix, user = evidence.prefix, kept.user
-    due = await evidence.subjects.due(kept.subjects)
-    waits = [subject for subject, at in due.items() if at <= milliseconds(now) + SOON]
-    if waits:
-        raise StillHere(f"{', '.join(waits)} waits for a worker; try again when that is done")
-    jobs = [job.decode() for job in await _jobs(evidence, kept.subjects) if job]
     async with evidence.redis.pipeline(transaction=True) as pipe:
+        await pipe.watch(*(f"{prefix}pending:{subject}" for subject in kept.subjects))
+        await _refuse_what_waits(evidence, kept, now)
+        jobs = [job.decode() for job in await _jobs(evidence, kept.subjects) if job]
+        pipe.multi()
         pipe.delete(f"{prefix}member:{user}")
         for subject in kept.subjects:
             of_subject = ("trail", "looks", "pending", "lock")
@@ -257,7 +257,22 @@ async def _erase(evidence: Evidence, kept: Kept, now: datetime, proof: Proof) ->
         name = f"{prefix}forgotten:{proof.digest}"
         pipe.rpush(name, msgspec.json.encode(proof))
         pipe.expire(name, PROOF_LIFE)
-        await pipe.execute()
+        try:
+            await pipe.execute()
+        except WatchError:
+            raise StillHere(f"news of {user} came just now; try again in a minute") from None
+
+
+async def _refuse_what_waits(evidence: Evidence, kept: Kept, now: datetime) -> None:
+    """Raise StillHere where a worker is at it, or what was delivered is not dealt with yet."""
+    due = await evidence.subjects.due(kept.subjects)
+    waits = {subject for subject, at in due.items() if at <= milliseconds(now) + SOON}
+    for subject in due.keys() - kept.dead.keys():
+        if await evidence.deliveries.get(await evidence.subjects.pending(subject)):
+            waits.add(subject)
+    if waits:
+        names = ", ".join(sorted(waits))
+        raise StillHere(f"{names} waits for a worker; try again when that is done")
 
 
 async def _jobs(evidence: Evidence, subjects: Sequence[str]) -> list[bytes | None]:

@@ -98,11 +98,15 @@ async def verify(
         async with _working(settings, clock) as tools:
             before = await inspect(tools, room=room, user=user)
             _show(console, before, settings.rules, repair=repair)
-            after = before
+            after, unmended = before, set[str]()
             if repair and any(one.cure is not Cure.PERSON for one in before.differences):
                 await mend(tools, before.differences, console)
                 after = await inspect(tools, room=room, user=user)
+                wanted = {one.subject for one in before.differences} & after.in_work
+                unmended = set(await tools.subjects.failing(sorted(wanted))) if wanted else set()
                 _show_after(console, after, settings.rules)
+                for subject in sorted(unmended):
+                    console.print(f"{subject} could not be put right yet; it is tried again.")
     except WhopError as error:
         raise VerifyError(
             f"Whop does not tell all of it, so nothing can be said: {error}"
@@ -110,9 +114,11 @@ async def verify(
     except (RedisError, OSError, InboxUnavailable) as error:
         raise Unreachable(f"Redis does not answer at REDIS_URL: {error}") from error
     if as_json:
-        document = msgspec.json.encode(_document(settings.rules, before, after, repair=repair))
+        document = msgspec.json.encode(
+            _document(settings.rules, before, after, unmended, repair=repair)
+        )
         (out or sys.stdout.buffer).write(msgspec.json.format(document) + b"\n")
-    return 1 if after.differences else 0
+    return 1 if after.differences or unmended else 0
 
 
 @contextlib.asynccontextmanager
@@ -255,7 +261,9 @@ def _summary(findings: Findings, rules: Rules, *, repair: bool) -> str:
     return f"{looked}: {count} {noun} ({kinds}){busy}. {'; '.join(parts)}."
 
 
-def _document(rules: Rules, before: Findings, after: Findings, *, repair: bool) -> dict[str, Any]:
+def _document(
+    rules: Rules, before: Findings, after: Findings, unmended: set[str], *, repair: bool
+) -> dict[str, Any]:
     """Return what `--json` prints; keys are added, and never change their meaning."""
     return {
         "account": rules.account,
@@ -265,11 +273,15 @@ def _document(rules: Rules, before: Findings, after: Findings, *, repair: bool) 
             "memberships": after.memberships,
             "rooms": after.rooms,
         },
-        "in_order": not after.differences,
+        "in_order": not (after.differences or unmended),
         "counts": after.counts,
         "differences": [asdict(one) for one in after.differences],
         "in_work": sorted(after.in_work),
-        "repaired": [asdict(one) for one in before.differences if one not in after.differences]
+        "repaired": [
+            asdict(one)
+            for one in before.differences
+            if one not in after.differences and one.subject not in unmended
+        ]
         if repair
         else [],
     }

@@ -249,7 +249,7 @@ def _step(
     if grant is None:
         return Give(room, due.why, due.bought or now)
     if live:
-        return None if live == grant.membership else Adopt(room, live)
+        return None if live == grant.membership and not grant.taken else Adopt(room, live)
     return _regive(room, due, grant, now)
 
 
@@ -284,8 +284,9 @@ def _live(grant: Grant | None, memberships: Sequence[Membership], now: datetime)
         if known is None:
             return grant.membership if now - grant.since < SETTLING else None
         return known.id if _gives(known) else None
-    if grant.taken:
-        return None
+    if grant.taken:  # somebody may have brought it back
+        back = ours.get(grant.membership or "")
+        return back.id if back and _gives(back) else None
     return next((m.id for m in ours.values() if _gives(m)), None)
 
 

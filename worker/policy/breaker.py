@@ -74,7 +74,7 @@ def phase(state: State, now: datetime) -> Phase:
     ended = state.outages[-1].ended
     if ended is None:
         return Phase.OPEN
-    return Phase.RAMPING if now - ended < RAMP else Phase.CLOSED
+    return Phase.RAMPING if timedelta(0) <= now - ended < RAMP else Phase.CLOSED
 
 
 def wants_probe(state: State, heard: Iterable[Heard], now: datetime) -> bool:

@@ -119,8 +119,11 @@ def found_grant(
 
 def _ran(purchase: Row, at: datetime) -> bool:
     """Say whether a purchase may have called for a grant at an instant."""
-    ended = None if purchase.status in GIVING else purchase.updated_at
-    return _when(purchase) <= at and (ended is None or at <= ended)
+    if purchase.status in GIVING:
+        return _when(purchase) <= at
+    # What is over may still be changed: by its refund, or its metadata.
+    ends = [end for end in (purchase.updated_at, purchase.period_end) if end]
+    return _when(purchase) <= at and all(at <= end for end in ends)
 
 
 _EARLY: Final = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
@@ -162,7 +165,8 @@ def of_member(
         if key not in acted and not grant.taken and key not in recalled:
             why = "Redis has no record of this grant of Usher's"
             wrong.append(_member(Kind.UNRECORDED, user, key, grant, why=why, cure=Cure.RECALL))
-    known = {g.membership for g in (*facts.grants.values(), *found.values())}
+    held = [grant for grant in facts.grants.values() if not grant.taken]
+    known = {g.membership for g in (*held, *found.values())}
     known |= {a.membership for a in decision.actions if isinstance(a, Adopt)}
     known -= {g.membership for k, g in found.items() if k in recalled and k not in acted}
     wrong += _strangers(user, memberships, hidden, known, {r.key for r in rooms})

@@ -144,7 +144,7 @@ class _Members:
         for user in users:
             member = known.get(user) or Member()
             rows = self.census.memberships.get(user, [])
-            stale = _stale(member, rows)
+            stale = _stale(member, rows, self.findings.at)
             wrong = self._one(user, member, rows)
             if wrong and stale:
                 wrong = self._one(user, member, await self.tools.whop.memberships(user))
@@ -220,8 +220,10 @@ class _Members:
         ]
 
 
-def _stale(member: Member, rows: Sequence[Membership]) -> bool:
-    """Say whether a worker saw a member later than the walk did."""
+def _stale(member: Member, rows: Sequence[Membership], began: datetime) -> bool:
+    """Say whether a worker saw a member later than the walk did, or while it went on."""
+    if member.looked and member.looked >= began:
+        return True
     for row in rows:
         seen = member.seen.get(row.id)
         if seen and seen.updated_at and row.updated_at and seen.updated_at > row.updated_at:

@@ -18,6 +18,7 @@ from worker.policy.differences import Hidden, found_grant
 from worker.policy.news import Seen
 from worker.policy.rooms import Room, split, title
 from worker.proof.census import Census, cohorts, count
+from worker.provision import own_plan
 from worker.store import Member, Place
 from worker.subjects import milliseconds
 from worker.tools import Tools
@@ -95,7 +96,7 @@ async def hidden_products(tools: Tools, rooms: Sequence[Room]) -> dict[str, Hidd
             continue
         place.product = product
         if place.plan is None:
-            place.plan = next((p.id for p in await tools.whop.plans(product) if p.free), None)
+            place.plan = own_plan(await tools.whop.plans(product))
         await tools.store.save_place(key, place)
         found[product] = Hidden(room.key, cohort, product, place.plan)
     return found

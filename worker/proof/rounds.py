@@ -9,6 +9,7 @@ from worker.policy.phases import Phase
 from worker.policy.rooms import Room, instance, split
 from worker.policy.schedule import phase_at
 from worker.proof.census import cohorts
+from worker.provision import own_plan
 from worker.store import Place
 from worker.tools import Tools
 from worker.whop.errors import Missing
@@ -57,8 +58,8 @@ async def _products(
             why = f"a second hidden product, {product}, was made for it; delete the empty one"
             seen.differences.append(_person(Kind.DOUBLED, key, why, product))
         elif product not in seen.hidden and cohort:
-            plans = [plan.id for plan in await tools.whop.plans(product) if plan.free]
-            seen.hidden[product] = Hidden(name, cohort, product, next(iter(plans), None))
+            plan = own_plan(await tools.whop.plans(product))
+            seen.hidden[product] = Hidden(name, cohort, product, plan)
             why = "Redis has no record of this room of Usher's"
             seen.differences.append(
                 Difference(

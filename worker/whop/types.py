@@ -106,6 +106,7 @@ class Plan:
     id: str
     free: bool
     stock: int | None = None
+    created_at: datetime | None = None
 
     @classmethod
     def read(cls, data: Mapping[str, Any]) -> "Plan":
@@ -113,7 +114,8 @@ class Plan:
         prices = (data.get("initial_price"), data.get("renewal_price"))
         left = None if data.get("unlimited_stock") else data.get("stock")
         stock = left if isinstance(left, int) else None
-        return cls(required(data, "id"), not any(_amount(price) for price in prices), stock)
+        free = not any(_amount(price) for price in prices)
+        return cls(required(data, "id"), free, stock, moment(text(data, "created_at")))
 
 
 @dataclass(frozen=True, slots=True)
