@@ -157,7 +157,11 @@ class Community:
         query = {"account_id": self.account, "first": "100", "direction": "asc"}
         headers = {"Authorization": f"Bearer {self.environ['WHOP_API_KEY']}"}
         while True:
-            page = self.whop.get("/api/v1/memberships", params=query, headers=headers).json()
+            answer = self.whop.get("/api/v1/memberships", params=query, headers=headers)
+            if answer.status_code == httpx.codes.TOO_MANY_REQUESTS:  # the worker has used it up
+                time.sleep(float(answer.headers.get("Retry-After", 1)))
+                continue
+            page = answer.raise_for_status().json()
             yield from page["data"]
             if not page["page_info"]["has_next_page"]:
                 return

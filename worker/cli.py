@@ -38,6 +38,7 @@ def main() -> None:
       USHER_HOST           where the receiver listens     [127.0.0.1]
       USHER_PORT           its port                       [8000]
       USHER_WORK_PORT      where a worker shows its health and metrics
+      USHER_RETENTION_DAYS for how many days deliveries are kept [35]
       WHOP_WEBHOOK         our webhook's id or URL, where several could be meant
       USHER_ENABLE_WEBHOOK yes: enable it again where Whop gave it up
       USHER_LOG            json or console                [json; console on a terminal]

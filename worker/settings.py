@@ -46,7 +46,7 @@ class Settings:
         if missing:
             raise SettingsError(
                 f"missing or empty in the environment: {', '.join(missing)}. "
-                "`usher work` needs both; `usher up` brings its own"
+                "these commands, like `usher work`, need both; `usher up` brings its own"
             )
         if given.get("USHER_LOG") not in (None, "", "json", "console"):
             raise SettingsError(f"USHER_LOG must be json or console, not {given['USHER_LOG']!r}")

@@ -150,14 +150,14 @@ def _in_room(view: _View, room: Room, key: str, place: Place | None) -> InRoom:
         inside, verdict = False, "may come in, but the room is not there yet"
     return InRoom(
         room=key,
-        name=place.name if place else room.name,
+        name=place.name if place else room.name.replace("{cohort}", split(key)[1] or "..."),
         inside=inside,
         verdict=verdict,
         why=stands.why,
         rule=_rule(room),
         grant=grant,
         endings=stands.endings,
-        trouble=_trouble(place, key, view.deaths),
+        trouble=_trouble(place, key, view.deaths, which=not room.cohort or "/" in key),
     )
 
 
@@ -211,13 +211,17 @@ def _rule(room: Room) -> str:
     return ", ".join([f"a seat in a cohort ({size}) for {products}", days, *money])
 
 
-def _trouble(place: Place | None, key: str, deaths: Mapping[str, Death]) -> tuple[str, ...]:
-    """Say what is wrong with a room itself, whoever wants to be in it."""
+def _trouble(
+    place: Place | None, key: str, deaths: Mapping[str, Death], *, which: bool
+) -> tuple[str, ...]:
+    """Say what is wrong with a room itself; nothing where it is not known `which` of many."""
     dead = [
         f"{subject} failed for good: {deaths[subject].reason}"
         for subject in (f"room:{key}", f"channel:{key}")
         if subject in deaths
     ]
+    if place is None and not which:
+        return tuple(dead)
     if place is None:
         return ("the room does not exist on Whop yet", *dead)
     return tuple(dead) if place.ready else ("the room is being made and is not ready", *dead)
@@ -232,7 +236,10 @@ def _unknown(user: str, known: Member, deliveries: Sequence[Delivery]) -> list[s
         first = f"what Whop changed since it was last asked, if no delivery told it; {asks}"
     lines = [first]
     if not deliveries:
-        lines.append("why no delivery of theirs is here: none came, or all are past the retention")
+        lines.append(
+            "why no delivery of theirs is here: none came, all are past the retention, or they "
+            "were forgotten (`usher export` shows the proof)"
+        )
     lines.append("deliveries past the retention, and jobs before the last 30")
     lines.append("whether Whop has passed a membership on to the chat: only Whop can tell")
     return lines

@@ -93,7 +93,7 @@ async def show(
         return
     since = local(death.first_try, rules.zone)
     echo(f"{subject} failed for good at {local(death.at, rules.zone)}: {death.reason}")
-    echo(f"tried {death.tries} times since {since}")
+    echo(f"tries: {death.tries} since {since}")
     for one in deliveries:
         echo(f"  for {one.id}  {one.type}  {one.status or ''}".rstrip())
     known = {one.id for one in deliveries}

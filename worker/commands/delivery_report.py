@@ -56,7 +56,8 @@ async def list_(
     for line in columns(("received", "id", "state", "type", "subject", "told"), rows):
         echo(line)
     more = "" if len(found) < limit else "; --limit shows more"
-    echo(f"{len(found)} deliveries{more}.")
+    noun = "delivery" if len(found) == 1 else "deliveries"
+    echo(f"{len(found)} {noun}{more}.")
 
 
 async def show(
@@ -85,11 +86,13 @@ async def show(
         return
     for name, value in facts.items():
         if value is not None:
-            echo(f"{name:<12}{value}")
+            shown = local(value, rules.zone) if isinstance(value, datetime) else value
+            echo(f"{name:<12}{shown}")
     for look in looks:
         why = f": {look['why']}" if "why" in look else ""
         tried = f"{look['subject']}, try {look['tries']}"
-        echo(f"{'look':<12}{look['at']}  {tried}: {look['outcome']}{why}")
+        at = local(datetime.fromisoformat(look["at"]), rules.zone)
+        echo(f"{'look':<12}{at}  {tried}: {look['outcome']}{why}")
     if not looks:
         echo(f"{'look':<12}nobody has looked because of it yet, or that is too long ago")
 

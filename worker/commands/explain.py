@@ -102,7 +102,7 @@ def _tell_next(account: Account, rules: Rules, echo: Echo) -> None:
     zone = rules.zone
     if account.dead:
         echo(
-            f"  {local(account.dead.at, zone)}  given up after {account.dead.tries} tries: "
+            f"  {local(account.dead.at, zone)}  given up at try {account.dead.tries}: "
             f"{account.dead.reason} (`usher dead retry member:{account.user}` tries again)"
         )
     if account.next_look:

@@ -70,7 +70,7 @@ REMEDIES: Final = {
 
 
 class VerifyError(Exception):
-    """Nothing can be said: there is no such room, or Whop does not tell; the message says which."""
+    """Nothing can be said: no such room, no id of a person, or Whop does not tell."""
 
 
 async def verify(
@@ -93,6 +93,8 @@ async def verify(
     if room and not settings.rules.room(split(room)[0]):
         known = ", ".join(one.key for one in settings.rules.rooms)
         raise VerifyError(f"no room is called {room!r}; there are {known}")
+    if user and not user.startswith("user_"):
+        raise VerifyError(f"{user}: expected Whop's id of a person (user_...)")
     console = console or _console(stderr=as_json)
     try:
         async with _working(settings, clock) as tools:
@@ -247,7 +249,9 @@ def _summary(findings: Findings, rules: Rules, *, repair: bool) -> str:
         f"of {rules.account}"
     )
     work = len(findings.in_work)
-    busy = f"; {work} left out, because they are being worked on" if work else ""
+    busy = f"; {work} left out, for they change just now: look again in two minutes" if work else ""
+    if not (findings.differences or findings.rooms or findings.members or work):
+        return f"{looked}: nobody and nothing to look at; or is it another id?"
     if not findings.differences:
         return f"{looked}: everything is as it should be{busy}."
     kinds = ", ".join(f"{n} {kind}" for kind, n in findings.counts.items())
