@@ -466,6 +466,27 @@ def test_the_night_reports_and_repairs_nothing(redis_url, capsys):
     asyncio.run(main())
 
 
+def test_a_night_in_which_nobody_worked_is_made_up_for(redis_url, capsys):
+    async def main():
+        clock = Later()
+        async with community.running(redis_url, LOUNGE, clock=clock) as seller:
+            zone = seller.settings.rules.zone
+            hour = clock().astimezone(zone).hour
+            clock.by += timedelta(hours=(inspection.QUIET - hour) % 24 + 2)
+            await inspection.nightly(seller.tools())  # the first hour of all: nothing is missed yet
+            capsys.readouterr()
+            clock.by += timedelta(hours=24)
+            await inspection.nightly(seller.tools())
+            assert "verify" not in capsys.readouterr().out
+            clock.by += timedelta(hours=1)
+            await inspection.nightly(seller.tools())
+            assert "verify.in_order" in capsys.readouterr().out
+            await inspection.nightly(seller.tools())
+            assert "verify" not in capsys.readouterr().out
+
+    asyncio.run(main())
+
+
 def test_every_kind_has_words_for_people():
     from worker.commands.verify import REMEDIES, SAID
 

@@ -64,6 +64,7 @@ KINDS: Final = (
     Kind("alarm:{channel}", "one for each chat with a pace of its own"),
     Kind("pace:{channel}", "one for each chat with a pace of its own"),
     Kind("caught_up", "one mark"),
+    Kind("verified", "one instant"),
     Kind("webhook", "how our webhook fares, as Whop last said"),
     Kind("breaker", "one state, with the latest outages"),
     Kind("heard", "the last reports of the workers, half a minute", expires=True),

@@ -445,6 +445,14 @@ class Store:
         members = await cast("Awaitable[set[bytes]]", self._redis.smembers(f"{self._prefix}rooms"))
         return sorted(member.decode() for member in members)
 
+    async def verified(self) -> datetime | None:
+        """Return when everything was last inspected by itself."""
+        return await self._read("verified", datetime)
+
+    async def save_verified(self, at: datetime) -> None:
+        """Remember when everything was inspected."""
+        await self._redis.set(f"{self._prefix}verified", msgspec.json.encode(at))
+
     async def team(self) -> frozenset[str] | None:
         """Return the account's admins; None while nobody has asked Whop yet."""
         team = await self._read("team", list[str])

@@ -6,7 +6,7 @@ What is being worked on at this moment, or was changed on Whop a moment ago, is 
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 import structlog
@@ -252,15 +252,27 @@ async def _unopened(tools: Tools, rooms: Sequence[Room], census: Census) -> list
     return found
 
 
+MISSED: Final = timedelta(hours=24, minutes=30)
+"""How long after an inspection the next one is missed."""
+
+
 async def nightly(tools: Tools) -> None:
-    """Inspect everything and write down what was found, once a night; nothing is repaired."""
-    if tools.clock().astimezone(tools.rules.zone).hour != QUIET:
+    """Inspect everything and write down what was found, once a night; nothing is repaired.
+
+    A night in which nobody worked, or Whop did not tell, is made up for in the next hour.
+    """
+    now, last = tools.clock(), await tools.store.verified()
+    if last is None:
+        await tools.store.save_verified(now)
+    missed = last is not None and now - last > MISSED
+    if now.astimezone(tools.rules.zone).hour != QUIET and not missed:
         return
     try:
         findings = await inspect(tools)
     except WhopError as error:
-        log.warning("verify.unfinished", why=str(error), next="it runs again tomorrow night")
+        log.warning("verify.unfinished", why=str(error), next="it runs again in an hour")
         return
+    await tools.store.save_verified(now)
     looked = {"members": findings.members, "rooms": findings.rooms}
     if findings.differences:
         next_ = "see `usher verify`; `usher verify --repair` puts it right"

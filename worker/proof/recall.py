@@ -89,15 +89,16 @@ async def hidden_products(tools: Tools, rooms: Sequence[Room]) -> dict[str, Hidd
         if key in keys or room is None or cohort is None:
             continue
         keys.add(key)
-        place = await tools.store.place(key) or Place(
-            name=title(room, cohort), salt=int(tools.clock().timestamp())
-        )
-        if place.product not in (None, product):
-            continue
-        place.product = product
-        if place.plan is None:
-            place.plan = own_plan(await tools.whop.plans(product))
-        await tools.store.save_place(key, place)
+        async with tools.leases.holding(f"making:{key}"):
+            place = await tools.store.place(key) or Place(
+                name=title(room, cohort), salt=int(tools.clock().timestamp())
+            )
+            if place.product not in (None, product):
+                continue
+            place.product = product
+            if place.plan is None:
+                place.plan = own_plan(await tools.whop.plans(product))
+            await tools.store.save_place(key, place)
         found[product] = Hidden(room.key, cohort, product, place.plan)
     return found
 
