@@ -203,6 +203,14 @@ def test_an_occurrence_with_a_room_of_its_own_is_made_opened_locked_and_archived
     assert found.conflicts == later.conflicts == ()
 
 
+def test_a_date_of_a_calendar_is_called_by_its_local_time_and_not_by_its_id():
+    one = Occurrence("573a9c468b3a", utc("2026-06-11T22:00"), utc("2026-06-11T23:00"))
+    found = plan(
+        [room(dated=(one,), zone=NEW_YORK)], utc("2026-06-10T00:00"), utc("2026-06-12T00:00")
+    )
+    assert {entry.about for entry in found.entries} == {"2026-06-11T1800"}
+
+
 def test_a_room_of_an_occurrence_keeps_its_windows_from_when_it_is_made_until_its_archive():
     ama = room(
         dated=(Occurrence("a", utc("2026-06-11T18:00"), utc("2026-06-11T19:00")),),

@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 
 from worker.policy.clocks import ClockChange, spoken
 from worker.policy.messages import When
+from worker.policy.occurrences import label
 from worker.policy.overrides import Overrides
 from worker.policy.phases import Phase
 from worker.policy.rooms import LEAD, Room
@@ -166,9 +167,10 @@ def _overlaps(key: str, zone: ZoneInfo, timeline: Timeline) -> Iterator[Conflict
     for (opens, its_locks), other in spans[1:]:
         if opens < locks:
             if other.starts < one.ends:
-                what = f"{other.id} starts {_when(other.starts, zone)}, before {one.id} ends"
+                what = f"{label(other, zone)} starts {_when(other.starts, zone)}"
+                what += f", before {label(one, zone)} ends"
             else:
-                stays = f"the room stays open from {one.id} to {other.id}"
+                stays = f"the room stays open from {label(one, zone)} to {label(other, zone)}"
                 what = f"only the time before and after them overlaps: {stays}"
             first = f"the second opens {_when(opens, zone)}"
             text = f"{what}; {first}, the first would lock {_when(locks, zone)}"

@@ -97,6 +97,11 @@ def started(id_: str) -> datetime | None:
         return None
 
 
+def label(one: Occurrence, zone: ZoneInfo) -> str:
+    """Return how an occurrence is called for people: a calendar's ids tell nobody anything."""
+    return one.id if started(one.id) else f"{one.starts.astimezone(zone):%Y-%m-%dT%H%M}"
+
+
 class Dates(Protocol):
     """Local starts in order, as dateutil's rules give them."""
 

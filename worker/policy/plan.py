@@ -18,7 +18,7 @@ from worker.policy.calls import CHANGE, PIN, WRITE, Load, Quota, archiving, load
 from worker.policy.clocks import ClockChange, clock_changes, odd_time
 from worker.policy.conflicts import Conflict, of_part, of_rules
 from worker.policy.messages import messages_between
-from worker.policy.occurrences import Occurrence, instant, started
+from worker.policy.occurrences import Occurrence, instant, label, started
 from worker.policy.overrides import NOTHING, Hold, Overrides
 from worker.policy.parts import TICK, Part, parts
 from worker.policy.rooms import Room
@@ -173,8 +173,9 @@ def _moments(part: Part, timeline: Timeline, overrides: Overrides) -> Iterator[_
         yield _Moment(part.made, RANK[Kind.MADE], Kind.MADE, "", why, calls)
     for one, (opens, locks) in zip(timeline.occurrences, timeline.openings, strict=True):
         flags = _odd_start(one, schedule.zone) if part.near_jump(one.starts) else ()
-        yield _Moment(opens, RANK[Kind.OPENS], Kind.OPENS, one.id, flags)
-        yield _Moment(locks, RANK[Kind.LOCKS], Kind.LOCKS, one.id)
+        name = label(one, schedule.zone)
+        yield _Moment(opens, RANK[Kind.OPENS], Kind.OPENS, name, flags)
+        yield _Moment(locks, RANK[Kind.LOCKS], Kind.LOCKS, name)
     for begin, end, window in timeline.hours:
         hours = f"{_clock(window.start)}-{_clock(window.until)}"
         odd = _odd_time(begin, window.start, schedule.zone) if part.near_jump(begin) else ()
