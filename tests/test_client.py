@@ -430,8 +430,12 @@ def test_a_call_that_succeeds_in_the_end_is_nobodys_matter(failures: int) -> Non
     [
         lambda whop: whop.create_chat(name="Lounge", key=KEY),
         lambda whop: whop.post_message("chat_feed_a", "Hi", key=KEY),
+        lambda whop: whop.create_membership(plan="plan_a", user="user_a", key=KEY),
+        lambda whop: whop.invite(plan="plan_a", user="user_a", key=KEY),
+        lambda whop: whop.create_hidden_product(title="Room", metadata={}, key=KEY),
+        lambda whop: whop.create_free_plan(product="prod_a", key=KEY),
     ],
-    ids=["a chat", "a message"],
+    ids=["a chat", "a message", "a membership", "an invitation", "a product", "a plan"],
 )
 @pytest.mark.parametrize("answer", [json_error(500), httpx.ReadTimeout("slow")], ids=repr)
 def test_what_whop_may_do_twice_is_tried_once(
@@ -790,6 +794,8 @@ def test_a_repeated_post_is_done_once() -> None:
             ada = server.whop.people.meet("ada").id
             lost = Failure(operation="memberships.create", status=502, after=True)
             server.whop.faults.failures = [lost]
+            with pytest.raises(Unavailable):  # who asks again looks first, as converge does
+                await whop.create_membership(plan=plan.id, user=ada, key="ada")
             given = await whop.create_membership(plan=plan.id, user=ada, key="ada")
             calls = server.journal.of("memberships.create")
             assert [(c.status, c.idempotency_key) for c in calls] == [(502, "ada"), (200, "ada")]

@@ -51,8 +51,8 @@ CHAT_APP: Final = "app_xml5hbizmZPgUT"
 
 TIMEOUT: Final = httpx.Timeout(20.0, connect=5.0)
 TRIES: Final = 3
-"""Tries of one call. Where Whop may take no notice of our key (its older endpoints: experiences,
-messages), a POST is tried once: whoever repeats it must look first."""
+"""Tries of one call. A POST that makes something is tried once, for Whop may take no notice of our
+key, and even a refusal may come after the effect: whoever repeats it must look first."""
 
 DELAY: Final = re.compile(r"(\d{1,9}(?:\.\d+)?)", re.ASCII)
 PATIENCE: Final = 30.0
@@ -168,12 +168,14 @@ class Whop:
     async def create_membership(self, *, plan: str, user: str, key: str) -> Membership:
         """Give a user a membership on a free plan."""
         body = {"plan_id": plan, "user_id": user}
-        answer = await self._post("memberships", body, key=key, date=CREATE_MEMBERSHIP_DATE)
+        answer = await self._post(
+            "memberships", body, key=key, date=CREATE_MEMBERSHIP_DATE, tries=1
+        )
         return Membership.read(answer)
 
     async def invite(self, *, plan: str, user: str, key: str) -> None:
         """Invite a user to a free plan: Whop writes to them, and they must accept."""
-        await self._post("memberships/invite", {"plan_id": plan, "user_id": user}, key=key)
+        await self._post("memberships/invite", {"plan_id": plan, "user_id": user}, key=key, tries=1)
 
     async def cancel(self, membership: str, *, key: str) -> Membership:
         """End a membership at once. The mode is always sent: its default flipped between dates."""
@@ -199,7 +201,7 @@ class Whop:
             "send_welcome_message": False,
             "metadata": metadata,
         }
-        return Product.read(await self._post("products", body, key=key))
+        return Product.read(await self._post("products", body, key=key, tries=1))
 
     async def plans(self, product: str) -> list[Plan]:
         """Return the plans of a product."""
@@ -218,7 +220,7 @@ class Whop:
             "release_method": "buy_now",
             "unlimited_stock": True,
         }
-        return Plan.read(await self._post("variants", body, key=key))
+        return Plan.read(await self._post("variants", body, key=key, tries=1))
 
     async def set_stock(self, plan: str, stock: int) -> Plan:
         """Have Whop sell so many more of a plan: its stock lessens with each purchase."""
