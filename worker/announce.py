@@ -5,10 +5,11 @@ from typing import Final
 
 import structlog
 
+from worker.memory.channels import Kept, Posted
+from worker.memory.trail import Step
 from worker.policy.messages import Due, messages_at
 from worker.policy.rooms import Room
 from worker.policy.schedule import Schedule
-from worker.store import Kept, Posted, Step
 from worker.tools import Tools
 from worker.whop.errors import Missing, Rejected
 

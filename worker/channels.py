@@ -10,26 +10,24 @@ from typing import Any, Final
 
 import structlog
 
-from worker.announce import announce, write
-from worker.policy import pace
+from worker import pacing
+from worker.announce import announce
+from worker.memory.channels import Kept
+from worker.memory.places import Place
+from worker.memory.trail import Step
 from worker.policy.edits import edits, untouched
-from worker.policy.messages import Due, next_message
+from worker.policy.messages import next_message
 from worker.policy.overrides import Edit, Overrides
-from worker.policy.pace import Pace, State
 from worker.policy.phases import Phase
 from worker.policy.rooms import Room, split
 from worker.policy.schedule import Change, Schedule, next_change, phase_at, settings_at
 from worker.policy.settings import Settings, WhoCanPost, WhoCanReact, changes, over, said
-from worker.store import Kept, Place, Step
 from worker.subjects import milliseconds
 from worker.tools import Tools
 from worker.whop.quota import Rank
 from worker.whop.types import Channel
 
 log = structlog.get_logger()
-
-RELEASED: Final = "released"
-"""Why a channel is due whose holds, and edits by hand, a person ended."""
 
 NONE: Final = Settings()
 
@@ -73,7 +71,7 @@ async def set_channel(
     kept = await _kept(tools, key, place)
     first = place.found and kept.left is None
     archived = phase_at(schedule, now) is Phase.ARCHIVED
-    state, slower, pace_look = await _pace(tools, room, kept, now, archived=archived)
+    state, slower, pace_look = await pacing.ask(tools, room, kept, now, archived=archived)
     respected = kept.edit and kept.edit.holds_at(now) and _same_plan(kept, schedule, now)
     if kept.edit and (released or not respected):
         log.info("edit.ended", room=key, **said(kept.edit.settings))
@@ -82,7 +80,8 @@ async def set_channel(
     before = kept.aimed
     view = await _settings(tools, _View(room, key, kept, schedule, laid, now))
     if room.pace and state:
-        await _keep_pace(tools, view, room.pace, state, before)
+        law, want = room.pace, view.want
+        await pacing.keep(tools, key, kept, law, state=state, now=now, aimed=before, want=want)
     await announce(tools, room, key, kept, schedule, first=first)
     coming, text = view.next_change(), next_message(schedule, room.messages, now)
     archives = schedule.archived_from
@@ -110,9 +109,8 @@ async def differences(
     """
     now, schedule = tools.clock(), room.schedule_of(split(key)[1], place.occurrence)
     kept = await _kept(tools, key, place)
-    slower = NONE
-    if room.pace and phase_at(schedule, now) is not Phase.ARCHIVED:
-        slower = pace.settings(room.pace, await tools.chatter.state(kept.id))
+    archived = phase_at(schedule, now) is Phase.ARCHIVED
+    slower = NONE if archived else await pacing.standing(tools, room, kept)
     same = _same_plan(kept, schedule, now)
     edit = kept.edit if kept.edit and kept.edit.holds_at(now) and same else None
     laid = Overrides(slower, edit, await tools.store.holds(key))
@@ -255,43 +253,6 @@ def _rank(before: Settings | None, after: Settings) -> Rank:
 def _instant(change: Change, now: Settings) -> datetime:
     """Return when to wake for a change: among those of one instant, locks are due first."""
     return change.at + timedelta(milliseconds=_rank(now, change.settings))
-
-
-async def _pace(
-    tools: Tools, room: Room, kept: Kept, now: datetime, *, archived: bool
-) -> tuple[State | None, Settings, datetime | None]:
-    """Ask the law what a busy chat's pace should be now, and when to ask it again."""
-    if room.pace is None or archived:
-        if kept.armed:
-            await tools.chatter.disarm(kept.id)
-            kept.armed = False
-        return None, NONE, None
-    before, reading = await tools.chatter.state(kept.id), await tools.chatter.reading(kept.id, now)
-    state, look = pace.step(room.pace, before, reading, now)
-    return state, pace.settings(room.pace, state), look
-
-
-async def _keep_pace(
-    tools: Tools, view: _View, law: Pace, state: State, aimed: Settings | None
-) -> None:
-    """Remember the pace that the channel has by now, and tell the room where it got slower.
-
-    Where something stronger decides on the cooldown, the room is told nothing.
-    """
-    before = await tools.chatter.state(view.kept.id)
-    await tools.chatter.save_state(view.kept.id, state)
-    await tools.chatter.arm(view.kept.id, f"channel:{view.key}", law, state, view.now)
-    view.kept.armed = True
-    if state.level == before.level:
-        return
-    seconds = view.want.user_posts_cooldown_seconds
-    log.info("pace.changed", room=view.key, level=state.level, seconds=seconds)
-    shown = aimed is None or aimed.user_posts_cooldown_seconds != seconds
-    if law.say and state.level and shown:
-        text, at = law.say.replace("{seconds}", str(seconds)), view.now
-        due = Due(f"pace@{milliseconds(at)}", text, pin=False, at=at, until=at)
-        await write(tools, view.key, view.kept, due, None)
-        await tools.store.forget_posted(view.key, due.key)  # no other look asks for it
 
 
 async def watch(tools: Tools) -> None:

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from worker.store import Member
+from worker.memory.members import Member
 from worker.whop.types import Payment
 
 MONEY_BACK: Final = frozenset({"refunded", "auto_refunded"})

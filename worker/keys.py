@@ -67,7 +67,7 @@ KINDS: Final = (
     Kind("verified", "one instant"),
     Kind("webhook", "how our webhook fares, as Whop last said"),
     Kind("breaker", "one state, with the latest outages"),
-    Kind("heard", "the last reports of the workers, half a minute", expires=True),
+    Kind("heard", "the last reports of the workers, three hours", expires=True),
     Kind("probing", "half a minute", expires=True),
     Kind("begun:{at}", "gone soon after an outage", expires=True),
     Kind("quota{key}", "a minute", expires=True),

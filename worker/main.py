@@ -1,4 +1,4 @@
-"""The worker as a process: arq's loop, its lanes, and a supervisor round them.
+"""The worker as a process: what arq runs, in which lanes, and what a worker starts with.
 
 `usher work` runs `work`; `arq worker.main.WorkerSettings` runs the same jobs without the
 supervisor, so that it ends when Redis is away.
@@ -11,7 +11,7 @@ import os
 import signal
 import time
 import zoneinfo
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -24,8 +24,7 @@ from arq.worker import Worker
 from redis.exceptions import RedisError
 
 from webhooks import log as logs
-from webhooks.durability import WANTED, Unknowable, shortcomings
-from webhooks.inbox import JOB_LIFE, Inbox, InboxUnavailable, connect
+from webhooks.inbox import JOB_LIFE, Inbox, connect
 from worker import jobs
 from worker.assembly import assemble, clock
 from worker.breaker import asking
@@ -34,11 +33,9 @@ from worker.health import Health, Pulse, serving
 from worker.leases import RENEW_EVERY, Leases
 from worker.meters import Meters
 from worker.proof.inspection import nightly
-from worker.proof.recall import recall
 from worker.settings import Settings, SettingsError
-from worker.tools import Tools
-from worker.whop.client import NEEDS
-from worker.whop.errors import WhopError
+from worker.startup import know_ours, look_round
+from worker.supervisor import FINISH, a_second, close, end, keep_running, run_until
 
 __all__ = ["Settings", "SettingsError", "assemble", "catch_up", "clock", "options", "work"]
 
@@ -52,8 +49,6 @@ QUEUE_READ_LIMIT: Final = 500
 POLL: Final = 0.05
 HOUSE_POLL: Final = 0.5
 HOUSE_JOBS: Final = 10
-FINISH: Final = 8
-"""Seconds that running jobs have after SIGTERM; then they are given back."""
 
 Hook = Callable[[dict[str, Any]], Awaitable[None]]
 
@@ -107,7 +102,7 @@ async def catch_up(settings: Settings, since: datetime | None = None) -> Found |
             try:
                 return await jobs.catch_up(tools, since)
             finally:
-                await _end([renewing])
+                await end([renewing])
     finally:
         await redis.aclose()
 
@@ -197,9 +192,9 @@ def _hooks(
             asyncio.create_task(tools.breaker.keep(asking(tools.whop))),
         ]
         await tools.breaker.learn()
-        await _look_round(tools, redis)
+        await look_round(tools, redis)
         await jobs.refresh_team(tools)
-        await _recall(tools)
+        await know_ours(tools)
         await jobs.open_up(tools)
         health.tools = tools
         ctx["stopping"] = asyncio.Event()
@@ -208,27 +203,7 @@ def _hooks(
             _aside(ctx, "house", _house(settings), health.pulse),
         )
 
-    return start, _close
-
-
-async def _recall(tools: Tools) -> None:
-    """Learn from Whop what is ours, if Redis is new or was emptied; or the first buyer asks."""
-    try:
-        await recall(tools)
-    except (WhopError, LookupError, TypeError, ValueError) as error:
-        log.warning(
-            "mirror.unknown", why=str(error), next="it is asked again before anybody is let in"
-        )
-
-
-async def _close(ctx: dict[str, Any]) -> None:
-    """End what a worker's start began; twice is once."""
-    if "lanes" in ctx:
-        ctx["stopping"].set()
-        await ctx.pop("lanes")
-    if "beside" in ctx:
-        await _end(ctx.pop("beside"))
-        await ctx["http"].aclose()
+    return start, close
 
 
 async def _aside(main: dict[str, Any], name: str, options: dict[str, Any], pulse: Pulse) -> None:
@@ -237,37 +212,48 @@ async def _aside(main: dict[str, Any], name: str, options: dict[str, Any], pulse
     async def start(ctx: dict[str, Any]) -> None:
         ctx["tools"] = main["tools"]
 
-    def lane() -> Worker:
-        return _Lane(name, pulse, on_startup=start, handle_signals=False, **options)
+    async def lane() -> None:
+        loop = Lane(name, pulse, on_startup=start, handle_signals=False, **options)
+        await run_until(main["stopping"], loop)
 
     while not main["stopping"].is_set():
         try:
-            await _keep_running(main["stopping"], lane)
+            await keep_running(main["stopping"], lane)
         except Exception:  # nobody would see that rooms are not locked any more
             log.exception("lane.broke", lane=name, next="it begins anew")
-            await _a_second(main["stopping"])
+            await a_second(main["stopping"])
     pulse.forget(name)
 
 
-class _Lane(Worker):
-    """One of arq's loops, which says that it goes round."""
+class Lane(Worker):
+    """One of arq's loops, which says that it goes round, and is not cut off in a step.
+
+    A step that is cut off leaves its connection open: arq has a transaction in each.
+    """
 
     def __init__(self, name: str, pulse: Pulse, **options: Any) -> None:
         super().__init__(**options)
         self._name = name
         self._pulse = pulse
-        self._beating = asyncio.Lock()
+        self._step = asyncio.Lock()
+
+    async def start_jobs(self, job_ids: list[bytes]) -> None:
+        """Take jobs, as arq does after each poll, until the lane is to stop."""
+        for job_id in job_ids:
+            async with self._step:
+                if self.allow_pick_jobs:
+                    await super().start_jobs([job_id])
 
     async def heart_beat(self) -> None:
         """Be heard, as arq has it after each poll, and leave the jobs whose time has come."""
-        async with self._beating:
+        async with self._step:
             self._pulse.beat(self._name)
             await super().heart_beat()
 
     async def rest(self) -> None:
-        """End a beat and begin no other: one that is cut off keeps a connection open."""
+        """End a step and begin no other."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._beating.acquire(), 1)
+            await asyncio.wait_for(self._step.acquire(), 2)
 
 
 async def _renew(leases: Leases) -> None:
@@ -275,25 +261,6 @@ async def _renew(leases: Leases) -> None:
         await asyncio.sleep(RENEW_EVERY)
         with contextlib.suppress(RedisError, OSError):  # the next round may do; a lease bears two
             await leases.renew()
-
-
-async def _look_round(tools: Tools, redis: Any) -> None:
-    """Say, before anybody is served, what Redis or the key is short of."""
-    try:
-        found = await shortcomings(redis)
-    except Unknowable as why:
-        log.warning("redis.unchecked", why=str(why), wanted=WANTED)
-    else:
-        if found:
-            log.warning("redis.doubted", found=found, wanted=WANTED)
-    wanted = sorted({action for needs in NEEDS.values() for action in needs.split(", ")})
-    try:
-        lacking = sorted(set(wanted) - await tools.whop.permitted(wanted))
-    except (WhopError, LookupError, TypeError) as error:  # it is a look, and ends nobody
-        log.warning("permissions.unknown", why=str(error))
-    else:
-        if lacking:
-            log.warning("permissions.lacking", lacking=lacking, next="give them to the API key")
 
 
 def work(settings: Settings) -> None:
@@ -313,78 +280,17 @@ async def _supervise(settings: Settings) -> None:
 
     health = _health()
 
-    def worker() -> Worker:
+    async def worker() -> None:
         log.info("worker.started", account=settings.rules.account, api=settings.api_url)
         health.tools = None  # until it has started
         health.pulse.forget()
-        return _Lane(
-            "members", health.pulse, handle_signals=False, **options(settings, health=health)
-        )
+        lane = options(settings, health=health)
+        loop = Lane("members", health.pulse, handle_signals=False, **lane)
+        await run_until(stopping, loop)
 
     async with serving(health, settings.host, settings.port):
-        await _keep_running(stopping, worker)
+        await keep_running(stopping, worker)
     log.info("worker.stopped")
-
-
-async def _keep_running(stopping: asyncio.Event, worker: Callable[[], Worker]) -> None:
-    """Run a worker, and another one where Redis went away, until it is to stop."""
-    while not stopping.is_set():
-        try:
-            await run_until(stopping, worker())
-        except (RedisError, OSError, InboxUnavailable) as error:
-            log.warning("redis.away", why=str(error), next="the worker waits for it")
-            await _a_second(stopping)
-
-
-async def _a_second(stopping: asyncio.Event) -> None:
-    with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(stopping.wait(), 1)
-
-
-async def run_until(stopping: asyncio.Event, worker: Worker) -> None:
-    """Run a worker until it is to stop; then let its jobs finish, or give them back, and close it.
-
-    Raises:
-        RedisError, OSError, InboxUnavailable: Redis went away; the worker is closed.
-    """
-    running = asyncio.create_task(worker.async_run())
-    stopped = asyncio.create_task(stopping.wait())
-    await asyncio.wait({running, stopped}, return_when=asyncio.FIRST_COMPLETED)
-    stopped.cancel()
-    if not running.done():
-        log.info("worker.stopping", jobs=len(worker.tasks))
-        worker.allow_pick_jobs = False
-        if "tools" in worker.ctx:
-            worker.ctx["tools"].breaker.dismiss()
-        if "stopping" in worker.ctx:
-            worker.ctx["stopping"].set()
-        await asyncio.wait(
-            [*worker.tasks.values(), asyncio.create_task(_nothing())], timeout=FINISH
-        )
-    if isinstance(worker, _Lane) and not running.done():
-        await worker.rest()
-    await _end([running])
-    await _end([*worker.tasks.values()])  # `running` may have begun one more meanwhile
-    worker.tasks.clear()  # or arq's close would stumble over those that were cancelled
-    try:
-        with contextlib.suppress(RedisError, OSError, asyncio.CancelledError):
-            await worker.close()
-    finally:
-        await _close(worker.ctx)  # arq's close skips our shutdown where Redis is away
-    if not running.cancelled():
-        running.result()
-
-
-async def _end(tasks: Sequence["asyncio.Task[Any]"]) -> None:
-    """Cancel tasks until they are done: one cancel can be lost in the Redis client's timeouts."""
-    while pending := [task for task in tasks if not task.done()]:
-        for task in pending:
-            task.cancel()
-        await asyncio.wait(pending, timeout=0.5)
-
-
-async def _nothing() -> None:
-    """Give `asyncio.wait` something to wait for where nothing runs."""
 
 
 def __getattr__(name: str) -> Any:

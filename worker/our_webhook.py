@@ -17,6 +17,7 @@ from redis.asyncio import Redis
 
 from worker.whop.client import Whop
 from worker.whop.errors import Forbidden, Missing, Rejected
+from worker.whop.transport import UNKNOWN_KEY
 from worker.whop.types import Webhook
 
 DOOR: Final = "/webhooks/whop"
@@ -80,7 +81,10 @@ class OurWebhook:
             await self._redis.delete(self._key)  # what was known of one that is gone says nothing
             return None
         except Forbidden as error:
-            self._say_once("webhook.unseen", str(error), "give the key developer:manage_webhook")
+            next_ = "give the key developer:manage_webhook"
+            if error.status == UNKNOWN_KEY:
+                next_ = "put a valid key into WHOP_API_KEY"
+            self._say_once("webhook.unseen", str(error), next_)
             return None
         if hook.disabled_at and not hook.enabled and self._ours.enable:
             hook = await self._enabled(hook)

@@ -13,11 +13,12 @@ import structlog
 
 from worker.channels import set_channel
 from worker.doubts import LONG_AGO
+from worker.memory.places import Place
+from worker.memory.trail import Step
 from worker.policy.access import ENTITLING
 from worker.policy.phases import Phase
 from worker.policy.rooms import Room, dated_title, instance, title
 from worker.policy.schedule import phase_at
-from worker.store import Place, Step
 from worker.subjects import milliseconds
 from worker.tools import Tools
 from worker.whop.errors import Missing, Rejected
@@ -110,6 +111,7 @@ class _Making:
         self.place = place
         self.archived = phase_at(schedule, tools.clock()) is Phase.ARCHIVED
         self.title = _name(room, part, place) + (ARCHIVED if self.archived else "")
+        self.called = place.name
 
     async def every_step(self) -> None:
         if self.archived and not self.place.ready:
@@ -214,7 +216,9 @@ class _Making:
 
     async def attachments(self) -> None:
         id_ = self.place.experience or ""
-        attached = (await self.whop.experience(id_)).products or frozenset()
+        chat = await self.whop.experience(id_)
+        self.called = self.place.name if self.room.experience else chat.name.strip()
+        attached = chat.products or frozenset()
         wanted = [] if self.archived else self.products()
         leaving = [*self.place.attached, *(self.products() if self.archived else ())]
         missing = [product for product in wanted if product not in attached]
@@ -241,8 +245,12 @@ class _Making:
                 raise
 
     async def name(self) -> None:
-        """Call the room on Whop what it should be called: dates move, and rooms are archived."""
-        if self.place.name != self.title:
+        """Call the room on Whop what it should be called: dates move, and rooms are archived.
+
+        By its name a room is known again after a loss of Redis. A chat that the rules name by its
+        id may be called otherwise.
+        """
+        if {self.called, self.place.name} != {self.title}:
             await self.whop.rename(self.place.experience or "", self.title)
             await self.record("room.renamed", self.place.experience, name=self.title)
         if self.place.archived != self.archived:

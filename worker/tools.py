@@ -11,9 +11,10 @@ from worker.calendars.refresh import Calendars
 from worker.catchup import CatchUp
 from worker.chatter import Chatter
 from worker.leases import Leases
+from worker.memory.places import Place
 from worker.meters import Meters
 from worker.rules import Rules
-from worker.store import Place, Store
+from worker.store import Store
 from worker.strays import Strays
 from worker.subjects import Subjects
 from worker.whop.client import Whop

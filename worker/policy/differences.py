@@ -34,6 +34,8 @@ class Kind(StrEnum):
     DETACHED = "room.detached"
     MISATTACHED = "room.misattached"
     DOUBLED = "room.doubled"
+    RENAMED = "room.renamed"
+    PUT_AWAY = "room.product_archived"
     CHANNEL = "channel.differs"
 
 

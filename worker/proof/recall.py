@@ -13,13 +13,14 @@ from typing import Final
 import structlog
 
 from worker.doubts import note_payment
+from worker.memory.members import Member
+from worker.memory.places import Place
 from worker.policy.access import PAST_DUE, decide
 from worker.policy.differences import Hidden, found_grant
 from worker.policy.news import Seen
 from worker.policy.rooms import Room, split, title
 from worker.proof.census import Census, cohorts, count
 from worker.provision import own_plan
-from worker.store import Member, Place
 from worker.subjects import milliseconds
 from worker.tools import Tools
 

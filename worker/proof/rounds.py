@@ -4,13 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from worker.channels import differences
+from worker.memory.places import Place
 from worker.policy.differences import Cure, Difference, Hidden, Kind
 from worker.policy.phases import Phase
 from worker.policy.rooms import Room, instance, split
 from worker.policy.schedule import phase_at
 from worker.proof.census import cohorts
 from worker.provision import own_plan
-from worker.store import Place
 from worker.tools import Tools
 from worker.whop.errors import Missing
 from worker.whop.types import Channel, Experience
@@ -126,6 +126,9 @@ class _Look:
             else:
                 self.wrong(Kind.ROOM_GONE, key, f"{why}; a new one is made", place.experience)
             return
+        if chat.name.strip() != place.name and not room.experience:
+            why = f"it is called {chat.name!r} on Whop, and by its name it is known"
+            self.wrong(Kind.RENAMED, key, why, place.experience)
         self.attached(room, key, place, chat, archived=archived)
         await self.doubled(key, place)
         await self.channel(room, key, place)

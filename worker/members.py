@@ -1,0 +1,206 @@
+"""A member: what their purchases open, and what none opens any more.
+
+The memberships are read from Whop, policy decides, and `worker.grants` does what was decided.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+import structlog
+from msgspec import structs
+
+from worker.doubts import LONG_AGO, note_payment
+from worker.grants import apply
+from worker.memory.members import Member
+from worker.memory.trail import Step
+from worker.policy.access import ENTITLING, PAST_DUE, Decision, Give, decide
+from worker.policy.differences import found_grant
+from worker.policy.news import LAG, Seen, is_ahead, is_news
+from worker.policy.rooms import Room, instance
+from worker.proof.recall import recall
+from worker.reasons import FIRST_PURCHASE, VERIFY
+from worker.rooms import with_dates
+from worker.subjects import TOOK, Claim, milliseconds
+from worker.tools import Tools
+from worker.whop.errors import Rejected, Unavailable, WhopError
+from worker.whop.types import Membership
+
+log = structlog.get_logger()
+
+
+async def member(tools: Tools, claim: Claim, user: str) -> datetime | None:
+    """Give a member the rooms that their purchases open, and take what none opens any more.
+
+    A room, or a payment, that cannot be dealt with does not hold up the others.
+    """
+    known = await tools.store.member(user)
+    if not known.rules and await recall(tools):
+        known = await tools.store.member(user)
+    now = tools.clock()
+    if not _worth_a_look(tools, claim, known, now):
+        log.info("member.unchanged")
+        return known.look_again
+    memberships = await tools.whop.memberships(user)
+    unknown = known.looked is None
+    _remember(known, memberships, now)
+    known.rules, known.looked = tools.rules.mark, now
+    errors = await _look_at_payments(tools, claim, user, known)
+    team = user in (await tools.store.team() or ())
+    decision = decide(tools.rules.rooms, memberships, known.facts(team=team), now)
+    if await _know_again(tools, user, known, memberships, decision, every=unknown):
+        decision = decide(tools.rules.rooms, memberships, known.facts(team=team), now)
+    await _open_on_purchase(tools, memberships)
+    await _count_seats(tools, user, memberships)
+    known.look_again = _sooner(decision.look_again, _whop_lags(claim, known, now))
+    took = claim.taken[:TOOK]
+    steps = [Step(now, r.code, why=r.why, deliveries=took) for r in decision.reports]
+    for action in decision.actions:
+        try:
+            step = await apply(tools, user, known, action)
+            steps.append(structs.replace(step, deliveries=took))
+        except WhopError as error:
+            known.salt += isinstance(error, Rejected)
+            errors.append(error)
+    for report in decision.reports:
+        log.warning(report.code, why=report.why)
+    if not (decision.actions or errors):
+        log.info("member.in_order", memberships=len(memberships))
+    known.unfinished = bool(errors)
+    await tools.store.save_member(user, known)
+    await tools.store.trail(claim.subject, steps)
+    _raise_first(errors)
+    return known.look_again
+
+
+def _raise_first(errors: Sequence[WhopError]) -> None:
+    """Raise one of what failed, if anything did: first of all what may yet succeed."""
+    if errors:
+        raise next((error for error in errors if isinstance(error, Unavailable)), errors[0])
+
+
+def _worth_a_look(tools: Tools, claim: Claim, known: Member, now: datetime) -> bool:
+    if claim.reasons or claim.tries > 1 or not claim.deliveries:
+        return True
+    changed = known.unfinished or known.rules != tools.rules.mark
+    if changed or (known.look_again and known.look_again <= now):
+        return True
+    doubtful = known.refunded.keys() | known.disputed.keys()
+    return any(d.membership in doubtful or is_news(d, known.seen) for d in claim.deliveries)
+
+
+def _whop_lags(claim: Claim, known: Member, now: datetime) -> datetime | None:
+    """Look again soon if a delivery tells of a membership that Whop's list does not show yet."""
+    ahead = any(is_ahead(delivery, known.seen) for delivery in claim.deliveries)
+    return now + LAG if ahead else None
+
+
+def _sooner(one: datetime | None, other: datetime | None) -> datetime | None:
+    return min((at for at in (one, other) if at), default=None)
+
+
+def _remember(known: Member, memberships: Sequence[Membership], now: datetime) -> None:
+    """Keep what Whop shows, and since when a membership is past due."""
+    known.seen = {m.id: Seen.of(m) for m in memberships}
+    late = [m.id for m in memberships if m.status == PAST_DUE]
+    known.past_due = {id_: known.past_due.get(id_, now) for id_ in late}
+
+
+async def _look_at_payments(
+    tools: Tools, claim: Claim, user: str, known: Member
+) -> list[WhopError]:
+    """Read the payments behind refunds and disputes, where a room's rules ask what came of them.
+
+    A verification reads all of the member's: news of them may be lost. Returns what could not be
+    read.
+    """
+    errors: list[WhopError] = []
+    if not any(room.on_refund or room.on_dispute for room in tools.rules.rooms):
+        return errors
+    if VERIFY in claim.reasons:
+        return await _look_at_all_payments(tools, user, known)
+    doubtful = known.refunded.keys() | known.disputed.keys()
+    hints = [
+        d for d in claim.deliveries if d.about in ("refund", "dispute") or d.membership in doubtful
+    ]
+    for id_ in sorted({hint.payment for hint in hints if hint.payment}):
+        try:
+            note_payment(known, await tools.whop.payment(id_))
+        except WhopError as error:
+            errors.append(error)
+    return errors
+
+
+async def _look_at_all_payments(tools: Tools, user: str, known: Member) -> list[WhopError]:
+    try:
+        paid = [payment async for payment in tools.whop.payments(user=user)]
+    except WhopError as error:
+        return [error]
+    for payment in sorted(paid, key=lambda one: one.created_at or LONG_AGO):
+        note_payment(known, payment)
+    return []
+
+
+async def _know_again(
+    tools: Tools,
+    user: str,
+    known: Member,
+    memberships: Sequence[Membership],
+    decision: Decision,
+    *,
+    every: bool,
+) -> bool:
+    """Look, before giving for the first time, for a grant of which the record was lost.
+
+    Of somebody of whom nothing is known, for `every` room. Returns whether there was one.
+    """
+    rooms = [a.room for a in decision.actions if isinstance(a, Give)]
+    if every:
+        rooms = [room for room in tools.rules.rooms if room.cohort]
+    rooms = [room for room in rooms if room.key not in known.grants]
+    sold = {product for room in rooms for product in room.products}
+    others = sorted({m.product for m in memberships if m.product} - sold) if rooms else []
+    hidden = await tools.store.hidden(others)
+    before = len(known.grants)
+    for room in rooms if hidden else ():
+        grant = found_grant(room, hidden, memberships)
+        if grant:
+            known.grants[room.key] = grant
+            await tools.store.remember_grant(user, known, room.key, grant)
+            log.warning(
+                "grant.found", room=instance(room, grant.cohort), membership=grant.membership
+            )
+    return len(known.grants) > before
+
+
+async def _open_on_purchase(tools: Tools, memberships: Sequence[Membership]) -> None:
+    """Ask for the rooms that wait for their first buyer, now that there is one."""
+    now = tools.clock()
+    for room in tools.rules.rooms:
+        bought = [m.created_at or now for m in _tickets(room, memberships)]
+        if not (room.waits and bought):
+            continue
+        key = (await with_dates(tools, room)).bought_key(max(bought), now)
+        if key and key not in tools.places:
+            place = await tools.store.place(key)
+            if place and place.ready:
+                tools.places[key] = place
+            else:
+                await tools.inbox.mark(f"room:{key}", FIRST_PURCHASE, milliseconds(now))
+
+
+def _tickets(room: Room, memberships: Sequence[Membership]) -> list[Membership]:
+    """Return the memberships that open a room."""
+    return [m for m in memberships if m.status in ENTITLING and m.product in room.products]
+
+
+async def _count_seats(tools: Tools, user: str, memberships: Sequence[Membership]) -> None:
+    """Note who has a ticket for the rooms that have seats; what is sold over them is the seller's
+    to know, and nobody's to take back.
+    """
+    for room in tools.rules.rooms:
+        if not room.seats:
+            continue
+        since = [m.created_at or LONG_AGO for m in _tickets(room, memberships)]
+        sold = await tools.store.sold(room.key, user, min(since, default=None))
+        if sold > room.seats:
+            log.warning("seats.oversold", room=room.key, sold=sold, seats=room.seats)

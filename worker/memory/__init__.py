@@ -1,0 +1,1 @@
+"""What Usher remembers in Redis, a module for each thing that it remembers."""

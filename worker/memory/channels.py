@@ -1,0 +1,116 @@
+"""Channels: how each was left, what people said of it, and what Usher wrote into it.
+
+kept:{instance}     Kept: how the room's channel was left, and what somebody did to it
+holds:{instance}    list of Hold: what a person said of the room, and until when
+posted:{instance}   hash: key of a message at a phase -> Posted; gone 90 days after the last
+"""
+
+from collections.abc import Awaitable, Sequence
+from datetime import datetime, timedelta
+from typing import Final, cast
+
+import msgspec
+
+from worker.memory.places import Places
+from worker.policy.overrides import Edit, Hold
+from worker.policy.settings import Settings
+
+LONGEST_HOLD: Final = timedelta(days=90)
+HOLDS: Final = 50
+"""Holds that are kept of a room."""
+
+POSTED_LIFE: Final = timedelta(days=90)
+
+
+class Kept(msgspec.Struct):
+    """What Usher remembers of a channel's settings; `id` is the channel's.
+
+    `left` is how Usher left it, `aimed` what was wanted then and `planned` what of that was the
+    plan's; `own` are the seller's values of settings that only a hold touches. `look` is when it
+    is to be looked at again, `pinned` the message that Usher pinned; `hidden` says that the key may
+    not see its banned words.
+    """
+
+    id: str
+    left: Settings | None = None
+    aimed: Settings | None = None
+    planned: Settings | None = None
+    seen: datetime | None = None
+    own: Settings = Settings()
+    edit: Edit | None = None
+    look: datetime | None = None
+    pinned: str | None = None
+    hidden: bool = False
+    armed: bool = False
+
+
+class Posted(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A message at a phase: when we set out to write it, and Whop's id once it stands there.
+
+    `done` says that there is nothing left to do: it stands, pinned if wanted, or was refused.
+    """
+
+    began: datetime
+    id: str | None = None
+    done: bool = False
+
+
+_KEPT: Final = msgspec.json.Decoder(Kept)
+
+
+class Channels(Places):
+    """The channels of the rooms; which rooms there are, `Places` knows."""
+
+    async def kept(self, instance: str) -> Kept | None:
+        """Return what is known of the settings of a room's channel."""
+        return await self._read(f"kept:{instance}", Kept)
+
+    async def save_kept(self, instance: str, kept: Kept) -> None:
+        """Remember the settings of a room's channel."""
+        await self._redis.set(f"{self._prefix}kept:{instance}", msgspec.json.encode(kept))
+
+    async def all_kept(self) -> dict[str, Kept]:
+        """Return what is known of all channels, by their rooms' keys."""
+        keys = await self.instances()
+        names = [f"{self._prefix}kept:{key}" for key in keys]
+        values = await self._redis.mget(names) if names else []
+        return {k: _KEPT.decode(v) for k, v in zip(keys, values, strict=True) if v is not None}
+
+    async def holds(self, instance: str) -> tuple[Hold, ...]:
+        """Return what people said of a room, what is over by now too."""
+        key = f"{self._prefix}holds:{instance}"
+        rows = await cast("Awaitable[list[bytes]]", self._redis.lrange(key, 0, -1))
+        return tuple(msgspec.json.decode(row, type=Hold) for row in rows)
+
+    async def hold(self, instance: str, hold: Hold) -> None:
+        """Remember what a person says of a room."""
+        key = f"{self._prefix}holds:{instance}"
+        async with self._redis.pipeline() as pipe:
+            pipe.rpush(key, msgspec.json.encode(hold))
+            pipe.ltrim(key, -HOLDS, -1)
+            pipe.expire(key, LONGEST_HOLD + timedelta(days=1))
+            await pipe.execute()
+
+    async def release(self, instance: str) -> None:
+        """Forget what people said of a room."""
+        await self._redis.delete(f"{self._prefix}holds:{instance}")
+
+    async def posted(self, instance: str, keys: Sequence[str]) -> dict[str, Posted]:
+        """Return what is known of a room's messages, by their keys."""
+        name = f"{self._prefix}posted:{instance}"
+        rows = await cast("Awaitable[list[bytes | None]]", self._redis.hmget(name, list(keys)))
+        known = zip(keys, rows, strict=True)
+        return {k: msgspec.json.decode(row, type=Posted) for k, row in known if row is not None}
+
+    async def save_posted(self, instance: str, key: str, posted: Posted) -> None:
+        """Remember how far a message of a room is."""
+        name = f"{self._prefix}posted:{instance}"
+        async with self._redis.pipeline() as pipe:
+            pipe.hset(name, key, msgspec.json.encode(posted).decode())
+            pipe.expire(name, POSTED_LIFE)
+            await pipe.execute()
+
+    async def forget_posted(self, instance: str, key: str) -> None:
+        """Forget a message that nobody will ask for again."""
+        removed = self._redis.hdel(f"{self._prefix}posted:{instance}", key)
+        await cast("Awaitable[int]", removed)

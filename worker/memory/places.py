@@ -1,0 +1,105 @@
+"""Places: the rooms as they exist on Whop.
+
+room:{instance}     Place: the ids of a room on Whop, step by step as it comes into being
+rooms               set: the instances that exist
+hidden              hash: a cohort's hidden product -> the instance that it is for
+recalled            set: rooms of which all that Whop has of ours is known here
+"""
+
+from collections.abc import Awaitable, Sequence
+from typing import Any, cast
+
+import msgspec
+
+from worker.memory.shelf import Shelf
+from worker.policy.differences import Hidden
+from worker.policy.occurrences import Occurrence
+from worker.policy.rooms import split
+
+
+class Place(msgspec.Struct):
+    """One room as it exists on Whop.
+
+    `name` is what it is called there, `attached` are the products that Usher attached it to;
+    `making` says that it set out to make the chat, `found` that the chat was there already. Of its
+    channel's settings `Kept` tells.
+    """
+
+    name: str
+    product: str | None = None
+    plan: str | None = None
+    experience: str | None = None
+    channel: str | None = None
+    attached: list[str] = msgspec.field(default_factory=list)
+    welcomed: bool = False
+    making: bool = False
+    ready: bool = False
+    archived: bool = False
+    occurrence: Occurrence | None = None
+    counted: bool = False
+    found: bool = False
+    salt: int = 0
+
+
+class Places(Shelf):
+    """Which rooms there are, and what each is on Whop."""
+
+    async def place(self, instance: str) -> Place | None:
+        """Return a room as it exists on Whop, if Usher knows it."""
+        return await self._read(f"room:{instance}", Place)
+
+    async def save_place(self, instance: str, place: Place) -> None:
+        """Remember a room, after each step of its making."""
+        async with self._redis.pipeline() as pipe:
+            pipe.set(f"{self._prefix}room:{instance}", msgspec.json.encode(place))
+            pipe.sadd(f"{self._prefix}rooms", instance)
+            if place.product:
+                pipe.hset(f"{self._prefix}hidden", place.product, instance)
+            await pipe.execute()
+
+    async def gone(self, instance: str) -> None:
+        """Forget a room whose chat is no longer on Whop."""
+        async with self._redis.pipeline() as pipe:
+            pipe.srem(f"{self._prefix}rooms", instance)
+            for kind in ("room", "kept", "holds", "posted"):
+                pipe.delete(f"{self._prefix}{kind}:{instance}")
+            await pipe.execute()
+
+    async def instances(self) -> list[str]:
+        """Return the keys of all rooms that exist, in order."""
+        members = await cast("Awaitable[set[bytes]]", self._redis.smembers(f"{self._prefix}rooms"))
+        return sorted(member.decode() for member in members)
+
+    async def experiences(self, *, but: str) -> frozenset[str]:
+        """Return the chats of all rooms but one."""
+        names = [f"{self._prefix}room:{key}" for key in await self.instances() if key != but]
+        values: list[Any] = await self._redis.mget(names) if names else []
+        places = [msgspec.json.decode(value, type=Place) for value in values if value]
+        return frozenset(place.experience for place in places if place.experience)
+
+    async def hidden(self, products: Sequence[str]) -> dict[str, Hidden]:
+        """Return which of these products were made for cohorts of ours, and for which."""
+        if not products:
+            return {}
+        name = f"{self._prefix}hidden"
+        rows = await cast("Awaitable[list[bytes | None]]", self._redis.hmget(name, list(products)))
+        found: dict[str, Hidden] = {}
+        for product, row in zip(products, rows, strict=True):
+            room, cohort = split(row.decode()) if row else ("", None)
+            place = await self.place(row.decode()) if row else None
+            if cohort and place and place.product == product:
+                found[product] = Hidden(room, cohort, product, place.plan)
+        return found
+
+    async def recalled(self) -> frozenset[str]:
+        """Return the rooms of which all that Whop has of ours is known here."""
+        rows = await cast("Awaitable[set[bytes]]", self._redis.smembers(f"{self._prefix}recalled"))
+        return frozenset(row.decode() for row in rows)
+
+    async def save_recalled(self, rooms: Sequence[str]) -> None:
+        """Remember that all that Whop has of some rooms is known here."""
+        await cast("Awaitable[int]", self._redis.sadd(f"{self._prefix}recalled", *rooms))
+
+    async def doubt(self, rooms: Sequence[str]) -> None:
+        """Remember that something of what Whop has of these rooms may be unknown here."""
+        await cast("Awaitable[int]", self._redis.srem(f"{self._prefix}recalled", *rooms))

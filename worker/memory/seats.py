@@ -1,0 +1,118 @@
+"""Seats: who has one in which cohort, and who has a ticket for an event.
+
+seats:{room}        hash: user -> cohort, for ever: a seat is not given twice
+filled:{room}       hash: cohort -> seats given in it, and `last`: the cohort that fills now
+sold:{room}         sorted set: user -> when they bought a ticket (ms), where seats are counted
+stock:{room}        the seats for which the stock of the room's plan was set
+"""
+
+from collections.abc import Awaitable
+from datetime import datetime
+from typing import Final, cast
+
+from redis.asyncio import Redis
+
+from worker.memory.shelf import Shelf
+
+_SEAT: Final = """
+local cohort = redis.call('HGET', KEYS[1], ARGV[1])
+if cohort then return cohort end
+cohort = ARGV[2]
+if cohort == '' then
+  cohort = redis.call('HGET', KEYS[2], 'last') or '1'
+  local taken = tonumber(redis.call('HGET', KEYS[2], cohort) or '0')
+  if taken >= tonumber(ARGV[3]) then cohort = string.format('%d', cohort + 1) end
+  redis.call('HSET', KEYS[2], 'last', cohort)
+end
+redis.call('HSET', KEYS[1], ARGV[1], cohort)
+redis.call('HINCRBY', KEYS[2], cohort, 1)
+return cohort
+"""
+"""Lua: a member's cohort, once and for all. In one script, so that no two take the last seat."""
+
+_FILL: Final = """
+local last = redis.call('HGET', KEYS[1], 'last')
+if not last or tonumber(last) < tonumber(ARGV[1]) then
+  redis.call('HSET', KEYS[1], 'last', ARGV[1])
+end
+"""
+"""Lua: the cohort that fills now is this one, or a later one."""
+
+_RECOUNT: Final = """
+local given = {}
+for _, cohort in ipairs(redis.call('HVALS', KEYS[1])) do
+  given[cohort] = (given[cohort] or 0) + 1
+end
+for cohort, n in pairs(given) do
+  if n > tonumber(redis.call('HGET', KEYS[2], cohort) or '0') then
+    redis.call('HSET', KEYS[2], cohort, n)
+  end
+end
+"""
+"""Lua: no cohort counts fewer seats than were given in it."""
+
+
+class Seats(Shelf):
+    """The seats of cohorts, and those of event rooms."""
+
+    def __init__(self, redis: Redis, prefix: str) -> None:
+        super().__init__(redis, prefix)
+        self._seat = redis.register_script(_SEAT)
+        self._fill = redis.register_script(_FILL)
+        self._recount = redis.register_script(_RECOUNT)
+
+    async def seat(self, room: str, user: str, *, cohort: str | None, seats: int) -> str:
+        """Return a member's cohort: the one they have, or else `cohort`, or the next seat's."""
+        keys = [f"{self._prefix}seats:{room}", f"{self._prefix}filled:{room}"]
+        answer: bytes = await self._seat(keys=keys, args=[user, cohort or "", seats])
+        return answer.decode()
+
+    async def seats(self, room: str) -> dict[str, str]:
+        """Return who has a seat in which cohort of a room."""
+        rows = await cast(
+            "Awaitable[dict[bytes, bytes]]", self._redis.hgetall(f"{self._prefix}seats:{room}")
+        )
+        return {user.decode(): cohort.decode() for user, cohort in rows.items()}
+
+    async def filled(self, room: str) -> dict[str, int]:
+        """Return how many seats were given in each cohort of a room."""
+        rows = await cast(
+            "Awaitable[dict[bytes, bytes]]", self._redis.hgetall(f"{self._prefix}filled:{room}")
+        )
+        return {key.decode(): int(n) for key, n in rows.items() if key != b"last"}
+
+    async def fill(self, room: str, cohort: str) -> None:
+        """Have a room by seats go on filling with a cohort, or a later one."""
+        await self._fill(keys=[f"{self._prefix}filled:{room}"], args=[cohort])
+
+    async def recount(self, room: str) -> None:
+        """Count a room's seats anew; a count never goes down, or a seat would be given twice."""
+        await self._recount(keys=[f"{self._prefix}seats:{room}", f"{self._prefix}filled:{room}"])
+
+    async def sold(self, room: str, user: str, at: datetime | None) -> int:
+        """Remember when somebody bought a ticket for a room, or that they have none any more.
+
+        Returns how many have one, if this is a new one, or else 0.
+        """
+        name = f"{self._prefix}sold:{room}"
+        async with self._redis.pipeline() as pipe:
+            if at is None:
+                pipe.zrem(name, user)
+            else:
+                pipe.zadd(name, {user: at.timestamp() * 1000})
+            pipe.zcard(name)
+            changed, count = await pipe.execute()
+        return count if changed and at else 0
+
+    async def buyers(self, room: str) -> list[str]:
+        """Return who has a ticket for a room, in the order in which they bought."""
+        users: list[bytes] = await self._redis.zrange(f"{self._prefix}sold:{room}", 0, -1)
+        return [user.decode() for user in users]
+
+    async def stock(self, room: str) -> int | None:
+        """Return the seats for which the stock of a room's plan was set, all its dates together."""
+        return await self._read(f"stock:{room}", int)
+
+    async def save_stock(self, room: str, seats: int) -> None:
+        """Remember for how many seats the stock of a room's plan was set."""
+        await self._redis.set(f"{self._prefix}stock:{room}", seats)

@@ -1,0 +1,20 @@
+"""Where the parts of the memory lie: one Redis, under one prefix."""
+
+from typing import Any, TypeVar
+
+import msgspec
+from redis.asyncio import Redis
+
+T = TypeVar("T")
+
+
+class Shelf:
+    """A part of the memory: JSON under the prefix of an account."""
+
+    def __init__(self, redis: Redis, prefix: str) -> None:
+        self._redis = redis
+        self._prefix = prefix
+
+    async def _read(self, key: str, kind: type[T]) -> T | None:
+        value: Any = await self._redis.get(self._prefix + key)
+        return None if value is None else msgspec.json.decode(value, type=kind)

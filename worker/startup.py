@@ -1,0 +1,42 @@
+"""What a worker finds out before it serves anybody: what it is short of, and what is ours."""
+
+from typing import Any
+
+import structlog
+
+from webhooks.durability import WANTED, Unknowable, shortcomings
+from worker.proof.recall import recall
+from worker.tools import Tools
+from worker.whop.errors import WhopError
+from worker.whop.permissions import NEEDS
+
+log = structlog.get_logger()
+
+
+async def look_round(tools: Tools, redis: Any) -> None:
+    """Say, before anybody is served, what Redis or the key is short of."""
+    try:
+        found = await shortcomings(redis)
+    except Unknowable as why:
+        log.warning("redis.unchecked", why=str(why), wanted=WANTED)
+    else:
+        if found:
+            log.warning("redis.doubted", found=found, wanted=WANTED)
+    wanted = sorted({action for needs in NEEDS.values() for action in needs.split(", ")})
+    try:
+        lacking = sorted(set(wanted) - await tools.whop.permitted(wanted))
+    except (WhopError, LookupError, TypeError) as error:  # it is a look, and ends nobody
+        log.warning("permissions.unknown", why=str(error))
+    else:
+        if lacking:
+            log.warning("permissions.lacking", lacking=lacking, next="give them to the API key")
+
+
+async def know_ours(tools: Tools) -> None:
+    """Learn from Whop what is ours, if Redis is new or was emptied; or the first buyer asks."""
+    try:
+        await recall(tools)
+    except (WhopError, LookupError, TypeError, ValueError) as error:
+        log.warning(
+            "mirror.unknown", why=str(error), next="it is asked again before anybody is let in"
+        )
