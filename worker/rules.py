@@ -3,27 +3,29 @@
 import hashlib
 import re
 import tomllib
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import time, timedelta
-from itertools import pairwise
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, TypeVar
-from urllib.parse import urlsplit
+from typing import Annotated, Any, Final, Literal
 from zoneinfo import ZoneInfo
 
 from msgspec import Meta
 
-from worker.combinations import together
+from worker.combinations import ROOM_CHECKS, WINDOW_CHECKS, together
 from worker.policy.calendars import Source
-from worker.policy.messages import Message, When
-from worker.policy.occurrences import Occurrences, dates
+from worker.policy.messages import Message
+from worker.policy.occurrences import Occurrences
 from worker.policy.pace import Pace
 from worker.policy.phases import Phase
-from worker.policy.rooms import Cohorts, Room
+from worker.policy.rooms import Room
 from worker.policy.schedule import Schedule, Weekday, Window
 from worker.policy.settings import NAMES, Settings
-from worker.tables import Tables, shown
+from worker.room_tables import RoomTables
+from worker.tables import shown
+
+WITHIN: Final = ("windows", "occurrences", "messages", "calendar", "slow", *map(str, Phase), *NAMES)
+"""The keys of a room that are read apart from the others."""
 
 KEY: Final = re.compile(r"[a-z0-9][a-z0-9_-]*")
 UTC: Final = ZoneInfo("UTC")
@@ -34,8 +36,6 @@ ExperienceId = Annotated[str, Meta(pattern="^exp_", description="an id that begi
 PlanId = Annotated[str, Meta(pattern="^plan_", description="an id that begins with plan_")]
 Seats = Annotated[int, Meta(ge=1, description="a number of seats from 1 on")]
 Name = Annotated[str, Meta(min_length=1, max_length=80, description="a text of 1 to 80 characters")]
-
-T = TypeVar("T")
 
 
 class RulesError(Exception):
@@ -104,11 +104,6 @@ class _RoomTable:
     manual_edits: Literal["respect", "revert"] = "respect"
 
 
-@dataclass(frozen=True)
-class _Nothing:
-    """What a table of settings has besides them."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class _FileTable:
     """The top of the file."""
@@ -150,32 +145,58 @@ def parse(text: str, path: str = "rooms.toml") -> Rules:
     return replace(rules, mark=hashlib.sha256(text.encode()).hexdigest()[:12])
 
 
-class _Reader(Tables):
-    """Reads the tables of a rules file; calendars' files are named from its folder."""
+def doubts(rules: Rules) -> list[str]:
+    """Return what may be right in the rules, and is not now.
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__()
-        self.folder = folder
+    No worker minds it: while a calendar is away, its last good reading stands.
+    """
+    why = "a path is seen from the folder of the rules file"
+    return [
+        f"rooms.{room.key}.calendar.file: there is no file {room.calendar.file}; {why}"
+        for room in rules.rooms
+        if room.calendar and room.calendar.file and not Path(room.calendar.file).is_file()
+    ]
+
+
+@dataclass(frozen=True)
+class _Within:
+    """What a room's table has within it."""
+
+    base: Settings
+    phases: dict[Phase, Settings]
+    windows: list[Window]
+    lines: list[Occurrences]
+    messages: list[Message]
+    calendar: Source | None
+    pace: Pace | None
+
+
+class _Reader(RoomTables):
+    """Reads the tables of a rules file."""
 
     def file(self, data: dict[str, Any]) -> Rules | None:
         tables = data.pop("rooms", {})
-        top = self.table(_FileTable, data, "")
+        top = self.read(_FileTable, data, "", others=["rooms"])
         if not isinstance(tables, dict) or not tables:
             self.wrong("rooms", "expected at least one table [rooms.NAME]")
             return None
-        zone = top.timezone if top else UTC
+        zone = top.values.get("timezone", UTC)
         rooms = [self.room(key, table, zone) for key, table in tables.items()]
-        made = [room for room in rooms if room]
-        self._shared_names(made)
-        return Rules(top.account, tuple(made), zone=zone) if top else None
+        self._shared(tables, "name", "has this name too; a room is found again by its name")
+        self._shared(tables, "experience", "takes over this chat too; a chat is one room's")
+        made = tuple(room for room in rooms if room)
+        return Rules(top.whole.account, made, zone=zone) if top.whole else None
 
-    def _shared_names(self, rooms: list[Room]) -> None:
-        first: dict[str, Room] = {}
-        for room in rooms:
-            twin = first.setdefault(room.name, room)
-            if twin is not room:
-                why = f"rooms.{twin.key} has this name too; a room is found again by its name"
-                self.wrong(f"rooms.{room.key}.name", why)
+    def _shared(self, tables: dict[str, Any], what: str, why: str) -> None:
+        """Name each room that says the same as one before it, whatever else is wrong with both."""
+        first: dict[str, str] = {}
+        for key, table in tables.items():
+            said = table.get(what) if isinstance(table, dict) else None
+            if not isinstance(said, str):
+                continue
+            twin = first.setdefault(said.strip(), key)
+            if twin != key:
+                self.wrong(f"rooms.{key}.{what}", f"rooms.{twin} {why}")
 
     def room(self, key: str, data: Any, zone: ZoneInfo) -> Room | None:
         where = f"rooms.{key}"
@@ -184,41 +205,21 @@ class _Reader(Tables):
             return None
         if not KEY.fullmatch(key):
             self.wrong(where, "a room's key has small letters, digits, - and _ only")
-        base = self.settings(data, where)
-        phases = {
-            phase: self._only_settings(data.pop(phase), f"{where}.{phase}")
-            for phase in Phase
-            if phase in data
-        }
-        together(data, phases, where, self.wrong)
-        windows = self._list(data, "windows", where, self.window)
-        lines = self._list(data, "occurrences", where, self.occurrences)
-        messages = self._list(data, "messages", where, self.message)
-        calendar = self.calendar(data.pop("calendar", None), f"{where}.calendar")
-        pace = self.pace(data.pop("slow", None), f"{where}.slow")
-        table = self.table(_RoomTable, data, where)
+        together(data, [phase for phase in Phase if phase in data], where, self.wrong)
+        apart = {name: data.pop(name) for name in WITHIN if name in data}
+        read = self.read(_RoomTable, data, where, ROOM_CHECKS, others=WITHIN)
+        zone = read.values.get("timezone") or zone
+        cohort = self.cohorts(read.values.get("cohort"), f"{where}.cohort")
+        within = self._within(apart, where, zone)
+        table = read.whole
         if table is None:
             return None
-        zone = table.timezone or zone
-        self._recurrences(lines, zone, where)
-        schedule = Schedule(
-            zone=zone,
-            base=base,
-            windows=tuple(windows),
-            occurrences=tuple(lines),
-            opens=table.opens,
-            locks=table.locks,
-            dated=() if calendar else None,
-            archives=table.archive_after if table.archives is None else table.archives,
-            phases=phases,
-            paced=pace is not None,
-        )
         return Room(
             key=key,
             name=table.name,
             products=tuple(table.products),
-            schedule=schedule,
-            cohort=self.cohorts(table.cohort, f"{where}.cohort"),
+            schedule=_schedule(table, within, zone),
+            cohort=cohort,
             grant=table.grant,
             grace=timedelta(days=3) if table.grace is None else table.grace,
             on_refund=table.on_refund,
@@ -226,142 +227,52 @@ class _Reader(Tables):
             provision=table.provision,
             experience=table.experience,
             welcome=table.welcome,
-            messages=tuple(messages),
+            messages=tuple(within.messages),
             one_room_per=table.one_room_per,
             lead=table.lead,
             seats=table.seats,
             plan=table.plan,
             manual_edits=table.manual_edits,
-            calendar=calendar,
-            pace=pace,
+            calendar=within.calendar,
+            pace=within.pace,
         )
 
-    def cohorts(self, data: dict[str, Any] | None, where: str) -> Cohorts | None:
-        if data is None:
-            return None
-        cohorts = self.table(Cohorts, data, where)
-        if cohorts and (cohorts.by == "seats") != (cohorts.seats > 0):
-            self.wrong(
-                f"{where}.seats", 'expected a number of seats from 1 on, with by = "seats" only'
-            )
-        return cohorts
+    def _within(self, data: dict[str, Any], where: str, zone: ZoneInfo) -> _Within:
+        """Read the settings and the tables of a room."""
+        return _Within(
+            base=self.settings(data, where),
+            phases={
+                phase: self.only_settings(data[phase], f"{where}.{phase}")
+                for phase in Phase
+                if phase in data
+            },
+            windows=self.rows(data, "windows", where, self.window),
+            lines=self.rows(data, "occurrences", where, partial(self.occurrences, zone=zone)),
+            messages=self.rows(data, "messages", where, self.message),
+            calendar=self.calendar(data.get("calendar"), f"{where}.calendar"),
+            pace=self.pace(data.get("slow"), f"{where}.slow"),
+        )
 
     def window(self, data: dict[str, Any], where: str) -> Window | None:
-        settings = self.settings(data, where)
-        if settings == Settings():
+        if not data.keys() & {*NAMES}:
             self.wrong(where, f"a window needs a setting that it tightens: {', '.join(NAMES)}")
-        table = self.table(_WindowTable, data, where)
+        settings = self.settings(data, where)
+        table = self.read(_WindowTable, data, where, WINDOW_CHECKS, others=NAMES).whole
         if table is None:
             return None
         return Window(table.from_, table.to, frozenset(table.days), settings)
 
-    def occurrences(self, data: dict[str, Any], where: str) -> Occurrences | None:
-        line = self.table(Occurrences, data, where)
-        if line is None:
-            return None
-        why = "expected a local time without an offset, such as 2026-12-03T18:00:00"
-        for name in ("starts", "exdate", "rdate"):
-            times = [line.starts] if name == "starts" else getattr(line, name)
-            if any(time.tzinfo is not None for time in times):
-                self.wrong(f"{where}.{name}", why)
-                return None
-        return line
 
-    def _recurrences(self, lines: list[Occurrences], zone: ZoneInfo, where: str) -> None:
-        for n, line in enumerate(lines):
-            at = f"{where}.occurrences[{n}]"
-            try:
-                found = next(iter(dates(line, zone)), None)
-                rule = dates(replace(line, exdate=(), rdate=()), zone)
-            except (ValueError, KeyError, TypeError) as error:
-                why = f"{line.repeats!r} is not an RRULE such as FREQ=WEEKLY;BYDAY=TH ({error})"
-                self.wrong(f"{at}.repeats", why)
-                continue
-            for left_out in line.exdate:
-                if not rule.between(left_out, left_out, inc=True):
-                    self.wrong(f"{at}.exdate", f"{left_out.isoformat()} is none of its dates")
-            if found is None:
-                why = "exdate leaves out all of its dates"
-                self.wrong(at, why if line.exdate else f"{line.repeats!r} never happens")
-
-    def message(self, data: dict[str, Any], where: str) -> Message | None:
-        message = self.table(Message, data, where)
-        if message and "ahead" in data and message.when is not When.BEFORE:
-            self.wrong(f"{where}.ahead", 'is for when = "before" only')
-        if message and not message.ahead:
-            self.wrong(f"{where}.ahead", 'expected more than 0; at the opening is when = "opening"')
-        if message and not message.text.strip():
-            self.wrong(f"{where}.text", "expected a text that is not empty")
-        return message
-
-    def calendar(self, data: Any, where: str) -> Source | None:
-        if data is None:
-            return None
-        if not isinstance(data, dict):  # it may be the secret address itself, so it is not shown
-            self.wrong(where, 'expected a table such as { url = "https://...", word = "AMA" }')
-            return None
-        source = self.table(Source, data, where)
-        if source is None:
-            return None
-        if (source.url is None) == (source.file is None):
-            self.wrong(where, 'expected a url or a file, and word = "..." for the entries')
-        if source.url is not None and not _is_address(source.url):
-            self.wrong(f"{where}.url", "expected an address that begins with https://")
-        if source.file == "":
-            self.wrong(f"{where}.file", "expected the path of a file")
-        if not source.word.strip():
-            self.wrong(f"{where}.word", "expected the word that the room's entries have in them")
-        if not source.file:
-            return source
-        # A calendar is known by its path: it must be the same in whatever folder a command is run.
-        return replace(source, file=str((self.folder / source.file).absolute()))
-
-    def pace(self, data: Any, where: str) -> Pace | None:
-        if data is None:
-            return None
-        pace = self.table(Pace, data, where)
-        if pace and not 0 < pace.quiet < pace.busy:
-            self.wrong(f"{where}.quiet", "expected a number over 0 and below `busy`")
-        if pace and not (pace.steps and all(a < b for a, b in pairwise((0, *pace.steps)))):
-            self.wrong(f"{where}.steps", "expected seconds that grow, such as [5, 15, 60]")
-        if pace and pace.changes < 1:
-            self.wrong(f"{where}.changes", "expected 1 or more changes an hour")
-        return pace
-
-    def settings(self, data: dict[str, Any], where: str) -> Settings:
-        """Take the settings out of a table, leaving its other keys."""
-        said = {name: data.pop(name) for name in NAMES if name in data}
-        settings = self.table(Settings, said, where) or Settings()
-        if (settings.user_posts_cooldown_seconds or 0) < 0:
-            self.wrong(f"{where}.user_posts_cooldown_seconds", "expected 0 or more seconds")
-        return settings
-
-    def _only_settings(self, data: Any, where: str) -> Settings:
-        if not isinstance(data, dict):
-            self.wrong(where, f"expected a table of settings, got {shown(data)}")
-            return Settings()
-        settings = self.settings(data, where)
-        self.table(_Nothing, data, where)
-        return settings
-
-    def _list(
-        self,
-        data: dict[str, Any],
-        key: str,
-        where: str,
-        read: Callable[[dict[str, Any], str], T | None],
-    ) -> list[T]:
-        rows = data.pop(key, [])
-        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-            self.wrong(f"{where}.{key}", f"expected a list of tables, got {shown(rows)}")
-            return []
-        read_rows = (read(row, f"{where}.{key}[{n}]") for n, row in enumerate(rows))
-        return [row for row in read_rows if row is not None]
-
-
-def _is_address(url: str) -> bool:
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return False
-    return parts.scheme in ("http", "https") and bool(parts.hostname)
+def _schedule(table: _RoomTable, within: _Within, zone: ZoneInfo) -> Schedule:
+    return Schedule(
+        zone=zone,
+        base=within.base,
+        windows=tuple(within.windows),
+        occurrences=tuple(within.lines),
+        opens=table.opens,
+        locks=table.locks,
+        dated=() if within.calendar else None,
+        archives=table.archive_after if table.archives is None else table.archives,
+        phases=within.phases,
+        paced=within.pace is not None,
+    )

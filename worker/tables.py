@@ -2,8 +2,8 @@
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, Field, fields
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import MISSING, Field, dataclass, fields
 from datetime import date, datetime, time, timedelta
 from enum import EnumType
 from functools import cache
@@ -12,6 +12,7 @@ from typing import (
     Annotated,
     Any,
     Final,
+    Generic,
     Literal,
     TypeVar,
     Union,
@@ -41,6 +42,35 @@ EXPECTED: Final[Mapping[Any, str]] = {
 T = TypeVar("T")
 
 
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What the values of some keys must be besides their types.
+
+    `fault` gets the values and says what is wrong with them, if anything is: at the first key, or
+    with `of_table` at the table.
+    """
+
+    keys: tuple[str, ...]
+    fault: Callable[..., str | None]
+    of_table: bool = False
+
+
+def must(holds: Callable[..., object], expected: str) -> Callable[..., str | None]:
+    """Return the fault of a check that always says the same."""
+    return lambda *values: None if holds(*values) else expected
+
+
+@dataclass(frozen=True, slots=True)
+class Read(Generic[T]):
+    """What a table says: the values that are right or left out, and all of it if nothing is wrong.
+
+    What is asked of the values later on goes by `values`, so that one wrong key hides no other.
+    """
+
+    values: dict[str, Any]
+    whole: T | None
+
+
 class Tables:
     """Reads tables, and collects what is wrong with them as `table.key: what was expected`."""
 
@@ -51,30 +81,70 @@ class Tables:
         """Note a mistake."""
         self.mistakes.append(f"{where}: {what}")
 
-    def table(self, kind: type[T], data: Any, where: str) -> T | None:
-        """Read a table into a dataclass; None if a key is wrong, unknown or missing.
+    def read(
+        self,
+        kind: type[T],
+        data: Any,
+        where: str,
+        checks: Iterable[Check] = (),
+        *,
+        others: Iterable[str] = (),
+    ) -> Read[T]:
+        """Read a table into a dataclass, and check each of its values that could be read.
 
-        A field's name may end in `_` where the key is one of Python's words.
+        `others` are keys that the table may have and that are read apart from it. A field's name
+        may end in `_` where the key is one of Python's words.
         """
         if not isinstance(data, Mapping):
             self.wrong(where, f"expected a table, got {shown(data)}")
-            return None
+            return Read({}, None)
+        before = len(self.mistakes)
+        values = self._values(kind, data, where, others)
+        whole = len(self.mistakes) == before
+        wrong = {key for check in checks for key in self._faulty(check, values, where)}
+        right = {key: value for key, value in values.items() if key not in wrong}
+        return Read(right, kind(**values) if whole and not wrong else None)
+
+    def _values(
+        self, kind: type[Any], data: Mapping[str, Any], where: str, others: Iterable[str]
+    ) -> dict[str, Any]:
+        """Convert the values of a table, with the defaults of what it leaves out."""
         known, hints = _keys(kind)  # type: ignore[arg-type]  # a class is hashable
-        before, values = len(self.mistakes), {}
-        at = f"{where}." if where else ""
+        values = {}
         for key, value in data.items():
             if key not in known:
-                self.wrong(f"{at}{key}", _unknown(key, known))
+                self.wrong(_joined(where, key), _unknown(key, [*known, *others]))
                 continue
             try:
                 values[known[key].name] = _convert(value, hints[known[key].name])
             except (msgspec.ValidationError, ValueError):
                 expected = _expected(hints[known[key].name])
-                self.wrong(f"{at}{key}", f"expected {expected}, got {shown(value)}")
+                self.wrong(_joined(where, key), f"expected {expected}, got {shown(value)}")
         for key, f in known.items():
-            if key not in data and f.default is MISSING and f.default_factory is MISSING:
-                self.wrong(f"{at}{key}", f"is missing; expected {_expected(hints[f.name])}")
-        return kind(**values) if len(self.mistakes) == before else None
+            if key in data:
+                continue
+            if f.default is not MISSING:
+                values[f.name] = f.default
+            elif f.default_factory is not MISSING:
+                values[f.name] = f.default_factory()
+            else:
+                expected = _expected(hints[f.name])
+                self.wrong(_joined(where, key), f"is missing; expected {expected}")
+        return values
+
+    def _faulty(self, check: Check, values: Mapping[str, Any], where: str) -> tuple[str, ...]:
+        """Note what is wrong with some values, if they could be read; return the keys of these."""
+        if not values.keys() >= {*check.keys}:
+            return ()
+        fault = check.fault(*(values[key] for key in check.keys))
+        if fault is None:
+            return ()
+        self.wrong(where if check.of_table else _joined(where, check.keys[0]), fault)
+        return check.keys if check.of_table else check.keys[:1]
+
+
+def _joined(where: str, key: str) -> str:
+    return f"{where}.{key}" if where else key
 
 
 @cache
@@ -102,8 +172,22 @@ def duration(text: str) -> timedelta:
 
 
 def shown(value: Any) -> str:
-    """Return a value as it may stand in a message: not too long."""
-    return f"{str(value) if isinstance(value, (date, time)) else value!r:.60}"
+    """Return a value as it may stand in a message: in TOML's words, and not too long."""
+    return f"{_toml(value):.60}"
+
+
+def _toml(value: Any) -> str:
+    match value:
+        case bool():
+            return str(value).lower()
+        case date() | time():
+            return str(value)
+        case list():
+            return f"[{', '.join(_toml(one) for one in value)}]"
+        case dict() if value:
+            return f"{{ {', '.join(f'{key} = {_toml(one)}' for key, one in value.items())} }}"
+        case _:
+            return repr(value)
 
 
 def _convert(value: Any, hint: Any) -> Any:
@@ -120,11 +204,11 @@ def _decode(kind: type, value: Any) -> Any:
         raise ValueError(value) from error
 
 
-def _unknown(key: str, known: Mapping[str, Any]) -> str:
+def _unknown(key: str, known: Collection[str]) -> str:
     near = difflib.get_close_matches(key, known, 1)
     if near:
         return f"is not a key here; did you mean {near[0]!r}?"
-    return f"is not a key here; known are {', '.join(known) or 'the settings of a channel'}"
+    return f"is not a key here; known are {', '.join(known)}"
 
 
 def _expected(hint: Any) -> str:
