@@ -312,12 +312,14 @@ def test_an_until_is_an_instant_and_takes_in_what_starts_at_it(region: str) -> N
     for name in distinct(region):
         for turn in probes(name):
             starts = [turn.middle + n * DAY for n in range(-2, 3)]
-            until = theirs(turn.middle, name)
-            line = Occurrences(starts[0], lasts, f"FREQ=DAILY;UNTIL={until:%Y%m%dT%H%M%SZ}")
-            expected = [
-                span(start, lasts, name) for start in starts if theirs(start, name) <= until
-            ]
-            assert planned(event(name, line), starts) == expected, name
+            jump = abs(turn.after - turn.before)
+            for later in (timedelta(0), -SECOND, jump / 4, -jump / 4, jump, -jump):
+                until = theirs(turn.middle, name) + later
+                line = Occurrences(starts[0], lasts, f"FREQ=DAILY;UNTIL={until:%Y%m%dT%H%M%SZ}")
+                expected = [
+                    span(start, lasts, name) for start in starts if theirs(start, name) <= until
+                ]
+                assert planned(event(name, line), starts) == expected, (name, later)
 
 
 @every_region

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from worker import rules
 from worker.sandbox.bodies import ChannelPatch, NewMessage
+from worker.sandbox.faults import Failure
 from worker.sandbox.state import LocalWhop, SeedProduct, seed
 from worker.simulate import laws, report
 from worker.simulate.agenda import Clock
@@ -17,7 +18,7 @@ from worker.simulate.figures import clock_changes
 from worker.simulate.run import run, simulate
 from worker.simulate.troubles import Excuses
 from worker.simulate.turns import Turns
-from worker.simulate.world import Setting
+from worker.simulate.world import MONTH, TAIL, Setting
 from worker.subjects import Subjects
 
 START = datetime(2027, 2, 25, tzinfo=UTC)
@@ -294,6 +295,115 @@ def test_a_message_that_comes_twice_is_one_too_many(redis_url):
     )
 
     assert broken(found) == {laws.TWICE}
+
+
+def first_grant(world, act):
+    """Have something done, once, when the first member gets into a cohort."""
+
+    def hear(event, record):
+        plan = world.whop.tables.plans.get(getattr(record, "plan_id", ""))
+        if event == "membership.activated" and plan and plan.visibility == "hidden" and not done:
+            done.append(record)
+            world.agenda.at(world.clock.now, lambda: act(record))
+
+    done = []
+    world.whop.core.listeners.append(hear)
+
+
+def test_a_grant_that_ends_unheard_is_reported_by_usher_verify_too(redis_url):
+    def tamper(world):
+        def end_them_in_silence():
+            tables, faults = world.whop.tables, world.whop.faults
+            hidden = {one.id for one in tables.products.values() if one.visibility == "hidden"}
+            faults.drop = 1.0
+            for held in list(tables.memberships.values()):
+                if held.product_id in hidden and not held.ended:
+                    world.whop.memberships.cancel(held.id)
+            faults.drop = 0.0
+
+        world.agenda.at(START + timedelta(days=2, hours=-1), end_them_in_silence)
+
+    found = run(setting(days=2, buyers=20, text=SHORT), redis_url, tamper=tamper)
+
+    assert broken(found) == {laws.WITHOUT, laws.DIFFERENT}
+    assert "member.shut_out: " in text(found)
+
+
+def test_a_second_membership_in_a_room_is_seen_by_usher_verify_alone(redis_url):
+    def tamper(world):
+        def again(grant):
+            username = world.whop.tables.users[grant.user_id].username
+            world.whop.memberships.buy(grant.product_id, username)
+
+        first_grant(world, again)
+
+    found = run(setting(days=2, buyers=20, text=SHORT), redis_url, tamper=tamper)
+
+    (breach,) = found.breaches
+    assert (breach.law, breach.at) == (laws.DIFFERENT, START + timedelta(days=2) + TAIL)
+    assert breach.what.startswith("grant.not_ours: ")
+
+
+def test_usher_verify_is_asked_once_a_month_where_nothing_is_on_its_way(redis_url):
+    def tamper(world):
+        def again(grant):
+            username = world.whop.tables.users[grant.user_id].username
+            second = world.whop.memberships.buy(grant.product_id, username)
+            after = START + MONTH + timedelta(days=1, hours=1)
+            world.agenda.at(after, lambda: world.whop.memberships.cancel(second.id))
+
+        def nobody_works():
+            back = world.clock.now + timedelta(hours=5)
+            world.troubles.excuses.spans.append((world.clock.now, back))
+            world.crew.leave(back)
+            world.whop.memberships.buy("prod_vip", "patient")
+
+        first_grant(world, again)
+        world.agenda.at(START + MONTH - timedelta(hours=2), nobody_works)
+
+    found = run(setting(days=33, buyers=10, text=SHORT), redis_url, tamper=tamper)
+
+    (breach,) = found.breaches
+    assert (breach.law, breach.at) == (laws.DIFFERENT, START + MONTH + timedelta(days=1))
+    assert breach.what.startswith("grant.not_ours: ")
+
+
+def test_a_verification_leaves_the_worker_the_failures_that_wait_for_it(redis_url):
+    def tamper(world):
+        world.whop.faults.failures.append(failure)
+
+    failure = Failure(operation="payments.list", status=503, times=1000)
+    found = run(setting(days=1, buyers=3, text=SHORT), redis_url, tamper=tamper)
+
+    assert found.breaches == ()
+    assert failure.times == 1000
+
+
+def test_what_is_under_way_at_the_end_comes_to_its_end_first(redis_url):
+    def tamper(world):
+        def nobody_works():
+            back = world.clock.now + timedelta(hours=30)
+            world.troubles.excuses.spans.append((world.clock.now, back))
+            world.crew.leave(back)
+            world.whop.memberships.buy("prod_vip", "patient")
+
+        world.agenda.at(START + timedelta(days=2, hours=-1), nobody_works)
+
+    found = run(setting(days=2, buyers=5, text=SHORT), redis_url, tamper=tamper)
+
+    assert found.breaches == (), text(found)
+
+
+def test_a_date_just_after_the_last_day_is_expected_too(redis_url):
+    midnight = "starts = 2027-02-26T00:30:00"
+    late = RULES[: RULES.index("[rooms.lounge]")] + RULES[RULES.index("[rooms.ama]") :]
+    late = late[: late.index("[[rooms.ama.messages]]")].replace("Europe/Berlin", "UTC")
+    late = late.replace("starts = 2027-02-26T18:00:00", midnight).replace(";BYDAY=MO,FR", "")
+    late = late.replace("FREQ=WEEKLY", "FREQ=DAILY")
+
+    found = run(setting(days=2, buyers=3, text=late), redis_url)
+
+    assert found.breaches == (), text(found)
 
 
 # --- the parts

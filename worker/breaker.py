@@ -4,7 +4,7 @@ Its law is in `worker.policy.breaker`. Redis has, besides, under `usher:{account
 
     breaker             State: the latest outages and the last probe
     heard               list: how many calls each worker made in a second or so, and how many
-                        failed; the last 30 seconds matter
+                        failed; the last 30 seconds matter, and all since anybody was answered
     probing             who probes now
     begun:{ms}          how many jobs have begun since Whop came back at that instant
 """
@@ -23,8 +23,9 @@ from redis.exceptions import RedisError
 
 from worker.policy import breaker as law
 from worker.policy.breaker import Heard, Phase, State
-from worker.whop.client import Listener, Whop
+from worker.whop.client import Whop
 from worker.whop.errors import Limited, Rejected, WhopError
+from worker.whop.transport import Listener
 
 EVERY: Final = 1.0
 """Seconds between two looks at what the other workers know."""
@@ -161,7 +162,7 @@ class Breaker:
         """Tell what was heard, learn what the others know, and probe where it is our part."""
         heard = await self._exchange()
         if law.wants_probe(self._state, heard, self._clock()):
-            await self._probe(probe)
+            await self._probe(probe, law.unanswered_since(heard))
 
     async def _exchange(self) -> list[Heard]:
         """Tell and read in one round trip; what was heard is of interest only in trouble."""
@@ -174,7 +175,7 @@ class Breaker:
             if calls:
                 pipe.rpush(name, msgspec.json.encode(Heard(self._clock(), calls, failed)))
                 pipe.ltrim(name, -REPORTS, -1)
-                pipe.expire(name, 2 * law.WINDOW)
+                pipe.expire(name, law.SILENCE)
             if trouble:
                 pipe.lrange(name, 0, -1)
             answers: list[Any] = await pipe.execute()
@@ -185,7 +186,7 @@ class Breaker:
     def _know(self, record: bytes | None) -> None:
         self._state = msgspec.json.decode(record, type=State) if record else State()
 
-    async def _probe(self, probe: Probe) -> None:
+    async def _probe(self, probe: Probe, silent: datetime | None) -> None:
         """Ask Whop, unless another worker does, and tell what came of it."""
         mine = f"{self._prefix}probing"
         if not await self._redis.set(mine, "1", nx=True, px=PROBE_LEASE):
@@ -196,7 +197,7 @@ class Breaker:
             if asked and timedelta(0) <= self._clock() - asked < law.PROBE_EVERY:
                 return  # somebody has just done it
             answered, before = await probe(), self.phase
-            self._state = law.probed(self._state, self._clock(), answered=answered)
+            self._state = law.probed(self._state, self._clock(), answered=answered, silent=silent)
             await self._redis.set(f"{self._prefix}breaker", msgspec.json.encode(self._state))
         finally:
             await self._redis.delete(mine)

@@ -7,9 +7,9 @@ of the two. Durations are elapsed time: an hour is 60 minutes in every night of 
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import MAXYEAR, UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Final, Protocol
 from zoneinfo import ZoneInfo
@@ -33,6 +33,8 @@ REFUSED: Final = {
     "COUNT=.*UNTIL=|UNTIL=.*COUNT=": "COUNT and UNTIL exclude each other",
 }
 """What dateutil takes and we cannot: it would not end, or would depend on today's date."""
+
+UNTIL: Final = re.compile(r"UNTIL=(\d{8})(?:T(\d{6})(Z?))?", re.IGNORECASE)
 
 ID: Final = "%Y-%m-%dT%H%M%S"
 LONG: Final = len("2026-12-03T180000")
@@ -129,17 +131,17 @@ def dates(line: Occurrences, zone: ZoneInfo) -> Dates:
             raise ValueError(why)
     alone = not (line.exdate or line.rdate)
     period = line.period if alone else None
-    rule = rrulestr(
-        "FREQ=DAILY;COUNT=1" if line.repeats is None else _local_until(line.repeats, zone),
-        dtstart=line.starts,
-        cache=period is None,
-    )
+    text, last = _bounded("FREQ=DAILY;COUNT=1" if line.repeats is None else line.repeats, zone)
+    rule = rrulestr(text, dtstart=line.starts, cache=period is None)
     if isinstance(rule, rruleset):
         raise ValueError("one rule a line; exdate and rdate are keys of their own")  # noqa: TRY004 - the text is wrong, not its type
     if period:
         return _Endless(rule, line.starts, period)
-    if alone:
-        return rule
+    found = rule if alone else _with_exceptions(rule, line)
+    return _Until(found, last, zone, line.rdate) if last else found
+
+
+def _with_exceptions(rule: rrule, line: Occurrences) -> rruleset:
     starts = rruleset(cache=True)
     starts.rrule(rule)
     for added in line.rdate:
@@ -173,11 +175,43 @@ class _Endless:
         return near[1].between(after, before, inc)
 
 
-def _local_until(rule: str, zone: ZoneInfo) -> str:
-    """Turn an UNTIL in UTC, as RFC 5545 wants it, into the local time that we reckon in."""
+class _Until:
+    """Dates up to an instant, and those that were added, however late.
 
-    def localize(match: re.Match[str]) -> str:
-        until = datetime.strptime(match[1], "%Y%m%dT%H%M%S").replace(tzinfo=UTC)
-        return f"UNTIL={until.astimezone(zone):%Y%m%dT%H%M%S}"
+    Around a clock change local times do not come in the order of their instants.
+    """
 
-    return re.sub(r"UNTIL=(\d{8}T\d{6})Z", localize, rule, flags=re.IGNORECASE)
+    def __init__(
+        self, starts: Dates, last: datetime, zone: ZoneInfo, added: Container[datetime]
+    ) -> None:
+        self._starts = starts
+        self._last = last
+        self._zone = zone
+        self._added = added
+
+    def _fits(self, start: datetime) -> bool:
+        return start in self._added or instant(start, self._zone) <= self._last
+
+    def __iter__(self) -> Iterator[datetime]:
+        return (start for start in self._starts if self._fits(start))
+
+    def between(self, after: datetime, before: datetime, inc: bool) -> list[datetime]:  # noqa: FBT001 - dateutil has it so
+        return [start for start in self._starts.between(after, before, inc) if self._fits(start)]
+
+
+def _bounded(rule: str, zone: ZoneInfo) -> tuple[str, datetime | None]:
+    """Return a rule whose UNTIL is local and late enough, and the instant of the one it had.
+
+    RFC 5545 wants UTC here (section 3.3.10); a time without a Z is the room's. A date alone, of
+    which it says nothing beside a start that has a time, is its whole day.
+    """
+    found = UNTIL.search(rule)
+    if found is None:
+        return rule, None
+    day, time, utc = found.groups()
+    said = datetime.fromisoformat(f"{day}T{time or '235959'}")
+    last = None
+    if time and said.year < MAXYEAR:  # whoever writes that year means for ever
+        last = said.replace(tzinfo=UTC) if utc else instant(said, zone)
+        said += SLACK
+    return UNTIL.sub(f"UNTIL={said:%Y%m%dT%H%M%S}", rule), last

@@ -4,6 +4,7 @@ What is being worked on at this moment, or was changed on Whop a moment ago, is 
 """
 
 import itertools
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -11,9 +12,9 @@ from typing import Final
 
 import structlog
 
-from worker.converge import with_dates
 from worker.doubts import note_payment
-from worker.policy.access import ENTITLING, PAST_DUE
+from worker.memory.members import Member
+from worker.policy.access import ENTITLING, GIVING, PAST_DUE
 from worker.policy.differences import Cure, Difference, Hidden, Kind, in_scope, of_member, young
 from worker.policy.news import Seen
 from worker.policy.phases import Phase
@@ -21,8 +22,9 @@ from worker.policy.rooms import Room, split
 from worker.policy.schedule import phase_at
 from worker.proof import rounds
 from worker.proof.census import Census, count
-from worker.store import Member
+from worker.rooms import with_dates
 from worker.tools import Tools
+from worker.whop.client import ARCHIVED
 from worker.whop.errors import WhopError
 from worker.whop.types import Membership
 
@@ -74,6 +76,10 @@ async def inspect(tools: Tools, *, room: str | None = None, user: str | None = N
     census = await count(tools, rooms, look.hidden, user)
     findings.memberships, findings.members = census.rows, len(census.memberships)
     found = [*look.differences] if user is None else []
+    if look.hidden:
+        archived = frozenset([one.id async for one in tools.whop.products(ARCHIVED)])
+        found = [one for one in found if not (one.kind is Kind.DOUBLED and one.id in archived)]
+        found += _put_away(look.hidden, archived, census)
     found += await _Members(tools, rooms, look.hidden, census, findings).all(user)
     if user is None:
         found += await _unopened(tools, rooms, census)
@@ -90,6 +96,32 @@ async def inspect(tools: Tools, *, room: str | None = None, user: str | None = N
             gave_up = f"; Usher gave it up: {death.reason}" if death else ""
             findings.differences.append(replace(one, why=one.why + gave_up))
     return findings
+
+
+def _put_away(
+    hidden: Mapping[str, Hidden], archived: frozenset[str], census: Census
+) -> list[Difference]:
+    """Return the cohorts that have members and whose product the seller archived.
+
+    Whop does not say whether they keep their access. Nothing is made in its stead: it is theirs
+    to bring back.
+    """
+    rows = itertools.chain.from_iterable(census.memberships.values())
+    members = Counter(m.product for m in rows if m.status in GIVING)
+    found = []
+    for one in hidden.values():
+        if one.product in archived and members[one.product]:
+            key = f"{one.room}/{one.cohort}"
+            why = (
+                "its hidden product is archived, and Whop does not say whether its members "
+                f"({members[one.product]}) keep their access; make it hidden again"
+            )
+            found.append(
+                Difference(
+                    Kind.PUT_AWAY, f"room:{key}", why, key, id=one.product, cure=Cure.PERSON
+                )
+            )
+    return found
 
 
 class _Members:

@@ -15,6 +15,7 @@ from worker.simulate.wire import CountedQuota, Killed, Line
 from worker.subjects import milliseconds
 from worker.tools import Tools
 from worker.whop.client import Whop
+from worker.whop.quota import Quota
 
 API_KEY: Final = "apik_simulated"
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -23,6 +24,22 @@ Furnish = Callable[[Tools], Tools]
 
 async def at_once(_: float) -> None:
     """Stand for a pause: the clock does not move while a job runs."""
+
+
+def equip(
+    settings: main.Settings,
+    redis: Any,
+    http: httpx.AsyncClient,
+    clock: Callable[[], datetime],
+    *,
+    quota: Quota,
+    rng: random.Random,
+) -> Tools:
+    """Return what the jobs work with: nothing is otherwise but that no call waits."""
+    tools = main.assemble(settings, redis, http, clock)
+    account = settings.rules.account
+    whop = Whop(http, account=account, quota=quota, rng=rng, sleep=at_once)
+    return replace(tools, whop=whop, rng=rng)
 
 
 class Crew:
@@ -52,15 +69,16 @@ class Crew:
         """Start the worker anew, as `usher work` does: what it knew by heart is gone."""
         self.starts += 1
         self.away_until = None
-        tools = main.assemble(self._settings, self._redis, self._http, self._clock)
-        whop = Whop(
-            self._http,
-            account=self._settings.rules.account,
-            quota=self.quota,
-            rng=self._rng,
-            sleep=at_once,
+        self.tools = self.furnish(
+            equip(
+                self._settings,
+                self._redis,
+                self._http,
+                self._clock,
+                quota=self.quota,
+                rng=self._rng,
+            )
         )
-        self.tools = self.furnish(replace(tools, whop=whop, rng=self._rng))
         try:
             await jobs.refresh_team(self.tools)
             await jobs.open_up(self.tools)

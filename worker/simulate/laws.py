@@ -5,10 +5,12 @@ worker ran. Seats have no such minute: one sold over is one too many.
 """
 
 import heapq
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
+from worker.policy.differences import Difference
 from worker.policy.rooms import Room
 from worker.rules import Rules
 from worker.sandbox.records import Membership, Message, Record
@@ -34,6 +36,7 @@ SEAT_OVER: Final = "a seat over"
 TWICE: Final = "a message that was written twice"
 MISSING: Final = "a room that is missing"
 RESTLESS: Final = "a worker that comes to no end"
+DIFFERENT: Final = "a difference that `usher verify` reports"
 
 
 Hall = tuple[Room, list[Standing], int]
@@ -206,6 +209,12 @@ class Judge:
             self._told.add((law, who))
             self.breaches.append(Breach(now, since, law, who, what))
             self.enough |= len(self.breaches) >= ENOUGH
+
+    def verified(self, found: Iterable[Difference], now: datetime) -> None:
+        """Hear what a verification says of a settled world: nothing, or it is a false alarm."""
+        for one in found:
+            who = " ".join(filter(None, (one.subject, one.room)))
+            self._break(DIFFERENT, who, now, f"{one.kind}: {one.why}", now)
 
     def restless(self, now: datetime, subjects: list[str]) -> None:
         """Report that the worker finds work without end at one instant: time stands still."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
+from worker.memory.places import Place
 from worker.policy.phases import Phase
 from worker.policy.rooms import Room, instance, split
 from worker.policy.schedule import Timeline, next_change
@@ -13,7 +14,7 @@ from worker.rules import Rules
 from worker.sandbox.records import Channel, Experience, Membership
 from worker.sandbox.state import LocalWhop
 from worker.simulate.troubles import Excuses
-from worker.store import Place, Store
+from worker.store import Store
 
 DAY: Final = timedelta(days=1)
 MOMENT: Final = timedelta(microseconds=1)

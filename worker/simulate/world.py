@@ -21,7 +21,9 @@ from worker.sandbox.state import LocalWhop, SeedProduct, seed
 from worker.simulate.agenda import Agenda, Clock
 from worker.simulate.buyers import Buyers
 from worker.simulate.crew import API_KEY, Crew
+from worker.simulate.inspector import Inspector
 from worker.simulate.laws import DAY, Judge
+from worker.simulate.standing import SEEN
 from worker.simulate.troubles import Troubles
 from worker.simulate.wire import HOOK_URL, Courier, Line
 from worker.store import Store
@@ -29,6 +31,9 @@ from worker.store import Store
 SECRET: Final = "ws_simulated"  # noqa: S105 - of a Whop that is not there
 RESTLESS: Final = 100
 """Rounds of work at one instant after which something must be wrong."""
+
+MONTH: Final = 30 * DAY
+"""How often `usher verify` is asked: on the first day after that on which nothing is on its way."""
 
 TAIL: Final = timedelta(hours=2)
 """How long the world goes on after its last act, so that what is under way comes to its end."""
@@ -68,9 +73,11 @@ class World:
             secrets=Secrets([SECRET]),
             clock=self.clock.unix,
         )
-        self.line = Line(local_whop.create_app(self.whop, journal=self.journal))
+        app = local_whop.create_app(self.whop, journal=self.journal)
+        self.line = Line(app)
         self.courier = Courier(self.whop, receiver, self.clock)
         self.crew = Crew(worker_rules or rules, redis, self.line, self.clock, dice())
+        self.inspector = Inspector(worker_rules or rules, redis, self.whop, app, self.clock)
         self.agenda = Agenda()
         self.buyers = Buyers(rules, self.whop, self.agenda, dice(), end=setting.end)
         self.troubles = Troubles(
@@ -79,6 +86,7 @@ class World:
         store = Store(redis, self.inbox.prefix)
         self.judge = Judge(rules, self.whop, store, self.troubles.excuses)
         self.instants = 0
+        self._verified = setting.start
 
     async def live(self, day_over: Callable[[int], None]) -> None:
         """Live through all days; `day_over` is told how many are over."""
@@ -86,20 +94,50 @@ class World:
         self.troubles.brew(self.setting.start, self.setting.days)
         await self.crew.start()
         for day in range(self.setting.days):
-            await self._day(self.setting.start + day * DAY)
+            begins = self.setting.start + day * DAY
+            await self._day(begins, begins + DAY)
             day_over(day + 1)
             if self.judge.enough:
                 break
-        await self._until(self.setting.end + TAIL)
-        await self.judge.begin_day(self.clock.now)
+        if not self.judge.enough:
+            await self._come_to_rest()
         self.judge.turns.end()
 
-    async def _day(self, begins: datetime) -> None:
+    async def _come_to_rest(self) -> None:
+        """Go on until nothing is under way any more; then `usher verify` must be content, too."""
+        begins = self.setting.end
+        over = self.troubles.excuses.stretch(begins, TAIL)
+        while begins < over:
+            ends = min(begins + DAY, over)
+            await self._day(begins, ends)
+            begins = ends
+        await self.judge.begin_day(self.clock.now)
+        await self._verify()
+
+    async def _day(self, begins: datetime, ends: datetime) -> None:
         await self._until(begins)
         await self.crew.housekeeping()
         await self._settle()
         await self.judge.begin_day(begins)
-        await self._until(begins + DAY)
+        if begins - self._verified >= MONTH and self._calm():
+            await self._verify()
+        await self._until(ends)
+
+    def _calm(self) -> bool:
+        """Say whether nothing is on its way to the worker, and it is at its work."""
+        now, excuses = self.clock.now, self.troubles.excuses
+        edited = max(excuses.edits.values(), default=self.setting.start)
+        return (
+            self.crew.tools is not None
+            and not len(self.whop.outbox)
+            and excuses.stretch(now, timedelta(0)) == now
+            and now - edited >= SEEN
+        )
+
+    async def _verify(self) -> None:
+        self._verified = self.clock.now
+        if not self.judge.enough:
+            self.judge.verified(await self.inspector.look(), self.clock.now)
 
     async def _until(self, end: datetime) -> None:
         """Go from one instant to the next, up to an instant and not at it."""
@@ -135,6 +173,7 @@ class World:
     async def close(self) -> None:
         """Close what is open."""
         await self.crew.close()
+        await self.inspector.close()
         await self.inbox.close()
 
 
