@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import community
 from community import Clock
+from local_whop import PATIENCE
 
 from worker import jobs
 from worker.commands import holds
@@ -151,21 +152,35 @@ async def members(seller: community.Community, count: int) -> list[str]:
 
 
 async def read_calendars(seller: community.Community) -> None:
-    """Read the calendars, as a worker does every ten minutes, and see to what is new in them."""
+    """Read the calendars, as a worker does every ten minutes, and see to what is new in them.
+
+    A worker reads them at its start, too. It is waited for: whoever writes last is believed.
+    """
+    async with asyncio.timeout(PATIENCE):
+        while not await _looked_at(seller):  # noqa: ASYNC110 - a worker looks
+            await asyncio.sleep(0.02)
     await jobs.read_calendars(seller.tools())
     await seller.settled()
 
 
+async def _looked_at(seller: community.Community) -> bool:
+    """Say whether somebody has looked at every calendar of the rules, in vain or not."""
+    tools = seller.tools()
+    states = await tools.calendars.states(tools.rules.calendars)
+    return all(state.good_at or state.failing_since for state in states)
+
+
 async def until_read(seller: community.Community, t: datetime) -> None:
-    """Wait for a worker to have read a calendar since an instant."""
-    async with asyncio.timeout(10):
+    """Wait for a worker to have read a calendar since an instant, and planned what changed."""
+    async with asyncio.timeout(60):
         while not await _read_since(seller, t):  # noqa: ASYNC110 - a worker reads
             await asyncio.sleep(0.02)
 
 
 async def _read_since(seller: community.Community, t: datetime) -> bool:
     for key in await seller.redis.keys(f"{seller.prefix}feed:*"):
-        good = json.loads(await seller.redis.get(key)).get("good_at")
-        if good and datetime.fromisoformat(good) >= t:
+        feed = json.loads(await seller.redis.get(key))
+        good = feed.get("good_at")
+        if good and datetime.fromisoformat(good) >= t and not feed.get("unplanned"):
             return True
     return False

@@ -7,7 +7,9 @@ import itertools
 import json
 import logging
 import os
+import resource
 import shutil
+import socket
 import ssl
 import subprocess
 import sys
@@ -15,7 +17,7 @@ import time
 import zoneinfo
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -30,7 +32,7 @@ from hypothesis import strategies as st
 
 from webhooks.inbox import connect
 from worker.calendars import Broken
-from worker.calendars.program import find
+from worker.calendars.program import MEMORY, find
 from worker.calendars.question import Ask
 from worker.calendars.reading import REACH, expand, read
 from worker.calendars.refresh import Calendars
@@ -423,10 +425,15 @@ def test_broken_entries_of_others_do_no_harm():
     assert len(found(SINGLE, *other, endless)) == 1
 
 
-def children() -> int:
-    """Count the processes that this one started and that still run."""
+def children() -> set[int]:
+    """Return the processes that this one started and that still run."""
     path = Path(f"/proc/self/task/{os.getpid()}/children")
-    return len(path.read_text().split()) if path.exists() else 0
+    return {int(pid) for pid in path.read_text().split()} if path.exists() else set()
+
+
+def confined(pid: int) -> bool:
+    """Say whether a process has taken its little memory: it is about to read, or reads."""
+    return resource.prlimit(pid, resource.RLIMIT_AS)[0] == MEMORY
 
 
 @pytest.mark.parametrize(
@@ -445,18 +452,18 @@ def children() -> int:
 def test_a_hostile_calendar_takes_no_more_than_its_time(entries):
     async def main():
         rooms = {"ama": (Source("AMA", url="x"), NEW_YORK)}
-        before, began, ticks = children(), time.monotonic(), []
+        before, ticks = children(), [time.process_time()]
 
         async def tick():
             while True:
-                ticks.append(time.monotonic())
+                ticks.append(time.process_time())  # what others take of the machine is not in it
                 await asyncio.sleep(0.01)
 
         beside = asyncio.create_task(tick())
-        with pytest.raises(Broken, match="more than 1 seconds to read"):
-            await expand(feed, rooms, NOW, seconds=1)
+        async with asyncio.timeout(local_whop.PATIENCE):
+            with pytest.raises(Broken, match="more than 1 seconds to read"):
+                await expand(feed, rooms, NOW, seconds=1)
         beside.cancel()
-        assert time.monotonic() - began < 3
         assert children() == before  # it was stopped, not left behind
         assert max(b - a for a, b in itertools.pairwise(ticks)) < 0.5  # and all else went on
 
@@ -521,7 +528,7 @@ def test_a_reading_that_is_cancelled_leaves_no_process_behind():
         rooms = {"ama": (Source("AMA", url="x"), NEW_YORK)}
         task = asyncio.create_task(expand(endless, rooms, NOW))
         if sys.platform == "linux":
-            await local_whop.until(lambda: children() > before)
+            await local_whop.until(lambda: any(map(confined, children() - before)))
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
@@ -752,7 +759,7 @@ def test_a_calendar_without_an_end_is_left_early():
             bench.publisher.pages["/endless"] = endless
             with pytest.raises(Broken, match="larger than 2 MiB"):
                 await bench.fetch("/endless")
-            await asyncio.wait_for(bench.publisher.gone.wait(), 5)
+            await asyncio.wait_for(bench.publisher.gone.wait(), local_whop.PATIENCE)
             assert bench.publisher.sent < 16 * LIMIT
 
     asyncio.run(main())
@@ -764,7 +771,7 @@ def test_a_calendar_that_is_announced_as_too_large_is_not_waited_for():
             bench.publisher.pages["/boasting"] = boasting
             with pytest.raises(Broken, match="larger than 2 MiB"):
                 await bench.fetch("/boasting")
-            await asyncio.wait_for(bench.publisher.gone.wait(), 5)
+            await asyncio.wait_for(bench.publisher.gone.wait(), local_whop.PATIENCE)
 
     asyncio.run(main())
 
@@ -790,24 +797,25 @@ def test_no_word_of_a_server_gets_into_an_error():
 
 def test_a_server_that_falls_silent_is_not_waited_for():
     async def main():
-        async with publishing(seconds=0.2) as bench:
+        async with publishing(seconds=1) as bench:
             bench.publisher.pages["/silent"] = silent
-            with pytest.raises(Broken, match=r"did not come within 0\.2 seconds"):
+            with pytest.raises(Broken, match="did not come within 1 seconds"):
                 await bench.fetch("/silent")
-            await asyncio.wait_for(bench.publisher.gone.wait(), 5)
+            await asyncio.wait_for(bench.publisher.gone.wait(), local_whop.PATIENCE)
 
     asyncio.run(main())
 
 
 def test_a_host_that_refuses_and_a_name_that_nobody_has():
     async def main():
-        async with publishing() as bench:
-            port = bench.port
-        async with publishing() as bench:
-            with pytest.raises(Broken, match="connection failed"):
-                await fetch(f"http://calendar.test:{port}/", NEVER_SEEN, bench.web)
-            with pytest.raises(Broken, match=r"known for the name usher\.invalid"):
-                await fetch("http://usher.invalid/", NEVER_SEEN, bench.web)
+        with socket.socket() as bound:
+            bound.bind(("127.0.0.1", 0))  # nobody listens there, and nobody else can
+            port = bound.getsockname()[1]
+            async with publishing() as bench:
+                with pytest.raises(Broken, match="connection failed"):
+                    await fetch(f"http://calendar.test:{port}/", NEVER_SEEN, bench.web)
+                with pytest.raises(Broken, match=r"known for the name usher\.invalid"):
+                    await fetch("http://usher.invalid/", NEVER_SEEN, bench.web)
 
     asyncio.run(main())
 
@@ -967,7 +975,7 @@ def test_a_file_is_read_like_a_calendar_on_the_web(tmp_path):
         path.unlink()
         os.mkfifo(path)  # would be waited for until somebody writes
         with pytest.raises(Broken, match="there is no file"):
-            await asyncio.wait_for(read(source, NEW_YORK, NOW), 5)
+            await asyncio.wait_for(read(source, NEW_YORK, NOW), local_whop.PATIENCE)
 
     asyncio.run(main())
 
@@ -1077,7 +1085,15 @@ class Diary:
         self.now[0] += timedelta(**how)
 
     async def refresh(self) -> set[str]:
-        return await self.calendars.refresh(self.rooms)
+        changed = await self.calendars.refresh(self.rooms)
+        await self.calendars.planned({key: self.rooms[key] for key in changed})
+        return changed
+
+    def show(self, page: Any) -> None:
+        """Publish a page; one that falls silent is waited for no longer than a moment."""
+        self.bench.publisher.pages[f"/{SECRET}"] = page
+        web = replace(self.bench.web, seconds=0.5) if page is silent else self.bench.web
+        self.calendars = Calendars(self.redis, PREFIX, clock=lambda: self.now[0], web=web)
 
     async def starts(self, room: str = "ama") -> list[str]:
         ones = await self.calendars.occurrences(room, self.rooms[room][0])
@@ -1132,6 +1148,20 @@ def test_dates_that_are_added_moved_or_cancelled_are_known_at_the_next_look(redi
             diary.bench.publisher.publish(SINGLE + "\nSTATUS:CANCELLED", SERIES, MOVED)
             assert await diary.refresh() == {"ama"}
             assert await diary.starts() == ["03 23:00", "12 01:00", "17 23:00", "24 23:00"]
+
+    asyncio.run(main())
+
+
+def test_a_change_is_told_again_until_somebody_was_set_to_look(redis_url):
+    """A worker may die between the reading of a calendar and the planning of its rooms."""
+
+    async def main():
+        async with following(redis_url) as diary:
+            diary.bench.publisher.publish(SINGLE, etag='"1"')
+            assert await diary.calendars.refresh(diary.rooms) == {"ama"}
+            diary.later(minutes=10)
+            assert await diary.refresh() == {"ama"}  # the same calendar, and now it was planned
+            assert await diary.refresh() == set()
 
     asyncio.run(main())
 
@@ -1216,11 +1246,11 @@ def test_rooms_with_one_calendar_share_a_look_at_it(redis_url):
 
 def test_a_calendar_that_is_broken_or_gone_keeps_the_last_good_reading(redis_url):
     async def main():
-        async with following(redis_url, seconds=0.5) as diary:
+        async with following(redis_url) as diary:
             diary.bench.publisher.publish(SINGLE, etag='"1"')
             await diary.refresh()
             for page in ((404, {}, b""), (200, {}, b"garbage"), (500, {}, b""), silent):
-                diary.bench.publisher.pages[f"/{SECRET}"] = page
+                diary.show(page)
                 diary.later(minutes=10)
                 assert await diary.refresh() == set()
                 assert await diary.starts() == ["03 18:00"]
@@ -1228,7 +1258,7 @@ def test_a_calendar_that_is_broken_or_gone_keeps_the_last_good_reading(redis_url
             state = await diary.state()
             assert (state.good_at, state.upcoming) == (NOW, 1)
             assert state.error == "it did not come within 0.5 seconds"
-            diary.bench.publisher.publish(SINGLE, etag='"1"')
+            diary.show((200, {"etag": '"1"'}, ics(SINGLE)))
             assert await diary.refresh() == set()
             state = await diary.state()
             assert (state.failing_since, state.error) == (None, None)
@@ -1304,6 +1334,7 @@ def test_a_calendar_that_is_suddenly_empty_closes_no_room_until_that_is_accepted
 
             assert await diary.calendars.accept(diary.rooms) == {"ama"}
             assert await diary.calendars.accept(diary.rooms) == set()
+            assert await diary.refresh() == {"ama"}  # nobody was set to look at the room before
             assert await diary.starts() == []
             assert (await diary.state()).held is None
             for days in (0, 2):  # and it stays accepted, also when the calendar is read anew
@@ -1403,7 +1434,7 @@ def test_the_address_of_a_calendar_is_in_no_log_and_not_in_redis(redis_url, capl
     async def main():
         caplog.set_level(logging.INFO)
         with structlog.testing.capture_logs() as logs:
-            async with following(redis_url, seconds=0.3) as diary:
+            async with following(redis_url) as diary:
                 there = (302, {"location": f"/{SECRET}/again"}, b"")
                 pages = [
                     *(there, (200, {"etag": '"1"'}, ics(SERIES)), (200, {}, ics())),
@@ -1412,7 +1443,7 @@ def test_the_address_of_a_calendar_is_in_no_log_and_not_in_redis(redis_url, capl
                     (302, {"location": f"http://[/{SECRET}"}, b""),
                 ]
                 for page in pages:
-                    diary.bench.publisher.pages[f"/{SECRET}"] = page
+                    diary.show(page)
                     diary.later(hours=2)
                     await diary.refresh()
                 shown = repr(await diary.calendars.states(diary.rooms)) + repr(diary.calendars)

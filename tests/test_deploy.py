@@ -33,7 +33,7 @@ from worker.policy.phases import PHASES, Phase
 from worker.policy.plan import plan
 from worker.policy.rooms import Cohorts
 from worker.policy.settings import NAMES
-from worker.whop.client import NEEDS
+from worker.whop.permissions import NEEDS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -47,6 +47,7 @@ DEPLOYED = [DOCKERFILE, COMPOSE, KUBERNETES, *UNITS]
 CODE = "\n".join(p.read_text() for d in ("webhooks", "worker") for p in (ROOT / d).rglob("*.py"))
 
 VARIABLE = re.compile(r"\b(?:USHER|WHOP|REDIS)_[A-Z_]+\b")
+WARNING = re.compile(r'\.(?:warning|error|exception|critical)\(\s*"([a-z_]+\.[a-z_]+)"')
 READ = set(re.findall(r'"((?:USHER|WHOP|REDIS)_[A-Z_]+)"', CODE))
 
 
@@ -231,6 +232,13 @@ def test_the_lines_of_the_log_that_the_readme_tells_of_are_in_the_code():
     lines = keys(tables(section("When things break"))[2])
     assert lines
     assert [line for line in lines if f'"{line}"' not in CODE] == []
+
+
+def test_every_warning_of_the_code_is_among_the_lines_that_the_readme_tells_of():
+    told = set(keys(tables(section("When things break"))[2]))
+    warned = set(WARNING.findall(CODE))
+    assert len(warned) > 30
+    assert warned - told == set()
 
 
 def test_the_meters_that_the_readme_tells_of_are_in_the_code():

@@ -4,7 +4,6 @@ arq only wakes us: it calls `run` with a subject. Whether there is anything to d
 tried and when it has failed for good is ours to know (`worker.subjects`).
 """
 
-from collections.abc import Collection
 from datetime import datetime, timedelta
 
 import structlog
@@ -12,13 +11,14 @@ from redis.exceptions import RedisError
 
 from webhooks.inbox import InboxUnavailable
 from worker import channels, converge
+from worker.calendars.planning import replan
 from worker.catchup import Found
 from worker.policy import retry
-from worker.policy.rooms import split
 from worker.proof.recall import recall
 from worker.subjects import Claim, milliseconds
 from worker.tools import Tools
 from worker.whop.errors import Forbidden, Unavailable, WhopError
+from worker.whop.transport import UNKNOWN_KEY
 
 log = structlog.get_logger()
 
@@ -104,10 +104,10 @@ def _words(error: Exception) -> str:
 
 def _advice(error: Exception) -> str:
     """Say what a person should do about a job that died."""
+    if isinstance(error, Forbidden) and error.status == UNKNOWN_KEY:
+        return "put a valid key into WHOP_API_KEY and restart `usher work`: it tries again"
     if isinstance(error, Forbidden):
-        return (
-            "give the key this permission (or a valid key) and restart `usher work`: it tries again"
-        )
+        return "give the key this permission and restart `usher work`: it tries again"
     return "mend what is refused; a restart of `usher work`, or news of the subject, tries again"
 
 
@@ -161,17 +161,15 @@ async def watch(tools: Tools) -> None:
 
 async def read_calendars(tools: Tools) -> None:
     """Read the rooms' calendars; what moved in them is planned anew at once."""
-    await replan(tools, await tools.calendars.refresh(tools.rules.calendars))
-
-
-async def replan(tools: Tools, rooms: Collection[str]) -> None:
-    """Have rooms looked at, with everything that exists of them."""
-    now = milliseconds(tools.clock())
-    for key in rooms:
-        await tools.inbox.mark(f"room:{key}", "calendar", now)
-    for key in await tools.store.instances() if rooms else ():
-        if split(key)[0] in rooms:
-            await tools.inbox.mark(f"channel:{key}", "calendar", now)
+    rooms = tools.rules.calendars
+    changed = await tools.calendars.refresh(rooms)
+    await replan(
+        {key: rooms[key] for key in changed},
+        calendars=tools.calendars,
+        inbox=tools.inbox,
+        store=tools.store,
+        now=tools.clock(),
+    )
 
 
 async def refresh_team(tools: Tools) -> None:

@@ -1,5 +1,6 @@
 """What a worker must know before it starts, from the environment and the rules that it names."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,9 +45,16 @@ class Settings:
         given = {name: value.strip() for name, value in environ.items()}
         missing = [name for name in ("WHOP_API_KEY", "REDIS_URL") if not given.get(name)]
         if missing:
+            need, them = ("both", "them") if missing[1:] else ("it", "it")
             raise SettingsError(
-                f"missing or empty in the environment: {', '.join(missing)}. "
-                "these commands, like `usher work`, need both; `usher up` brings its own"
+                f"missing or empty in the environment: {', '.join(missing)}. `usher work`, and "
+                f"commands that ask Whop as it does, need {need}; `usher up` prints a line that "
+                f"sets {them} for the local Whop"
+            )
+        if not re.match("https?://[^/]", given.get("WHOP_API_URL") or API_URL):
+            raise SettingsError(
+                "WHOP_API_URL must be a whole URL, such as http://127.0.0.1:4000/api/v1, "
+                f"not {given['WHOP_API_URL']!r}"
             )
         if given.get("USHER_LOG") not in (None, "", "json", "console"):
             raise SettingsError(f"USHER_LOG must be json or console, not {given['USHER_LOG']!r}")

@@ -53,13 +53,13 @@ def up(
     path = Path(environ.get("USHER_RULES") or "rooms.toml")
     rules.load(path)
     host, port = environ.get("USHER_HOST") or "127.0.0.1", _port(environ)
-    _free(host, port, "USHER_PORT")
-    if not real:
-        _free("127.0.0.1", whop_port, "--whop-port")
     signal.signal(signal.SIGTERM, _interrupt)
     with contextlib.ExitStack() as stack:
         stack.enter_context(_alone(folder))
-        redis_port = embedded.free_port()
+        _free(host, port, "USHER_PORT")
+        if not real:
+            _free("127.0.0.1", whop_port, "--whop-port")
+        redis_port = _redis_port(folder / "valkey-port")
         redis_url = stack.enter_context(embedded.running(folder / "valkey", redis_port))
         receiver = f"http://{host}:{port}"
         env = {**environ, "REDIS_URL": redis_url, "PYTHONUNBUFFERED": "1"}
@@ -125,6 +125,21 @@ def _free(host: str, port: int, name: str) -> None:
             f"cannot listen on {host}:{port} ({os.strerror(error.errno or 0)}); "
             f"choose another port with {name}"
         ) from error
+
+
+def _redis_port(note: Path) -> int:
+    """Return the port of the last start where it is free: what was pasted into a shell stays good.
+
+    Where it is not, or was never noted, another is, and is noted for the next start.
+    """
+    text = note.read_text(encoding="utf-8", errors="replace").strip() if note.exists() else ""
+    if text.isascii() and text.isdigit() and 0 < int(text) <= HIGHEST_PORT:
+        with contextlib.suppress(OSError):
+            socket.create_server(("127.0.0.1", int(text))).close()
+            return int(text)
+    port = embedded.free_port()
+    note.write_text(f"{port}\n")
+    return port
 
 
 @contextlib.contextmanager
@@ -219,9 +234,12 @@ def _greet(
         product = rules.load(path).rooms[0].products[0]
         at = "" if whop_port == 4000 else f" --whop http://127.0.0.1:{whop_port}"  # noqa: PLR2004 - the default
         say(f"  {usher} sandbox buy {product} --user ada{at}")
+        whop = f"WHOP_API_URL=http://127.0.0.1:{whop_port}/api/v1 WHOP_API_KEY={LOCAL_KEY}"
+        say(f"  export REDIS_URL={redis_url} {whop}")
     else:
         say("  point a webhook of your account at this receiver's public URL + /webhooks/whop")
-    say(f"  REDIS_URL={redis_url} {usher} rooms")
+        say(f"  export REDIS_URL={redis_url}")
+    say(f"  {usher} rooms")
     say(f"  {usher} check {path}")
     say("")
     say("Ctrl-C stops all of it; the data stays.")

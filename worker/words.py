@@ -13,6 +13,11 @@ def local(at: datetime, zone: ZoneInfo) -> str:
     return f"{at.astimezone(zone):%a %d %b %Y %H:%M:%S %Z}"
 
 
+def counted(n: int, noun: str, plural: str = "") -> str:
+    """Write how many there are: `1 room`, `2 rooms`."""
+    return f"{n:,} {noun if n == 1 else plural or f'{noun}s'}"
+
+
 def words(settings: Mapping[str, Any]) -> str:
     """Write settings with Whop's names, as they may stand in the rules file."""
     return ", ".join(f"{name} = {value(said)}" for name, said in settings.items())

@@ -26,7 +26,8 @@ class Feed(msgspec.Struct, frozen=True, omit_defaults=True):
 
     `rooms` are the dates that hold, by room, and `held` the new ones that wait for the seller.
     `asked` is each room's word and zone by which it was read at `expanded_at`, `digest` the hash of
-    what was read. `told_failing` and `told_held` are when the seller was last warned.
+    what was read. `told_failing` and `told_held` are when the seller was last warned. `unplanned`
+    are the rooms whose dates changed and that nobody was set to look at yet.
     """
 
     rooms: Dates = {}
@@ -43,6 +44,7 @@ class Feed(msgspec.Struct, frozen=True, omit_defaults=True):
     held_since: datetime | None = None
     told_failing: datetime | None = None
     told_held: datetime | None = None
+    unplanned: tuple[str, ...] = ()
 
     def settled(self, asked: Mapping[str, tuple[str, str]], now: datetime) -> bool:
         """Say whether the same calendar would be read as the same dates."""
@@ -94,6 +96,14 @@ class Feed(msgspec.Struct, frozen=True, omit_defaults=True):
         return replace(
             self, rooms={**self.rooms, **taken}, held=left, held_since=since, told_held=told
         )
+
+    def changed_from(self, before: "Feed", now: datetime) -> "Feed":
+        """Return what is known with the rooms noted whose dates are not what they were."""
+        return replace(self, unplanned=tuple(sorted({*self.unplanned, *moved(before, self, now)})))
+
+    def planned(self, rooms: Rooms) -> "Feed":
+        """Return what is known after these rooms were set to be looked at."""
+        return replace(self, unplanned=tuple(one for one in self.unplanned if one not in rooms))
 
 
 @dataclass(frozen=True, slots=True)

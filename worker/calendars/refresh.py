@@ -23,7 +23,7 @@ from redis.asyncio import Redis
 from redis.exceptions import WatchError
 
 from worker.calendars import Broken
-from worker.calendars.feed import Dates, Feed, State, digest, moved, state
+from worker.calendars.feed import Dates, Feed, State, digest, state
 from worker.calendars.reading import Rooms, body, expand
 from worker.calendars.web import NEVER_SEEN, Validators, Web
 from worker.policy.calendars import Source
@@ -55,7 +55,8 @@ class Calendars:
         """Look at every calendar of these rooms, once each; return the rooms whose dates changed.
 
         `rooms` are all that have a calendar: what a calendar had for others is forgotten. A
-        calendar that fails is logged, and raises nothing.
+        calendar that fails is logged, and raises nothing. A room is returned again until `planned`
+        was said of it: whoever dies in between takes no change of dates with them.
         """
         gate = asyncio.Semaphore(AT_ONCE)
 
@@ -93,9 +94,15 @@ class Calendars:
         found: set[str] = set()
         for feed, those in _by_feed(rooms).items():
             if (await self._load(feed)).held:
-                before, after = await self._update(feed, partial(Feed.accepted, rooms=those))
-                found |= moved(before, after, self._clock())
+                _, after = await self._update(feed, partial(Feed.accepted, rooms=those))
+                found |= rooms.keys() & after.unplanned
         return found
+
+    async def planned(self, rooms: Rooms) -> None:
+        """Note that these rooms were set to be looked at."""
+        for feed, those in _by_feed(rooms).items():
+            if those.keys() & (await self._load(feed)).unplanned:
+                await self._update(feed, partial(Feed.planned, rooms=those))
 
     async def states(self, rooms: Rooms) -> list[State]:
         """Return how each room stands with its calendar, in the order given."""
@@ -127,7 +134,7 @@ class Calendars:
             for room in rooms:
                 await self._redis.set(self._fed + room, feed, ex=LIFE)
         _tell(source, feed, before, after)
-        return moved(before, after, now) & rooms.keys()
+        return rooms.keys() & after.unplanned
 
     async def _load(self, feed: str) -> Feed:
         raw = await self._redis.get(self._prefix + feed)
@@ -144,7 +151,7 @@ class Calendars:
             while True:
                 await pipe.watch(key)
                 before = _decoded(await pipe.get(key))
-                after = change(before)
+                after = change(before).changed_from(before, self._clock())
                 pipe.multi()  # type: ignore[no-untyped-call] # redis-py gives it no types
                 pipe.set(key, msgspec.json.encode(after), ex=LIFE)
                 try:

@@ -6,12 +6,17 @@
 import asyncio
 import getpass
 import sys
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final
+from zoneinfo import ZoneInfo
 
 import click
 
 from worker.commands.edge import ENVIRON, instant, now, redis_url, rules_path, told
+
+if TYPE_CHECKING:
+    from worker.catchup import Found
 
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON for other programs.")
 _by = click.option("--by", default=None, help="Who says so.  [default: your user name]")
@@ -67,15 +72,27 @@ def catch_up(since: str | None) -> None:
     with told():
         settings = _settings()
         at = instant(since, settings.rules.zone, "--since") if since else None
+        if at and at > now():
+            raise click.ClickException(f"--since {since}: that is still to come")
         found = asyncio.run(worker.catch_up(settings, at))
-    if found is None:
-        raise click.ClickException("nothing could be fetched; the log above says why")
-    click.echo(
-        f"{found.attempts} attempts in the log of {found.webhook}: {found.stored} were lost and "
-        f"are taken in, {found.known} had come in another way, {found.waiting} may still come."
+        if found is None:
+            raise click.ClickException("nothing could be fetched; the log above says why")
+        click.echo("\n".join(_caught_up(found, at, settings.rules.zone)))
+
+
+def _caught_up(found: "Found", asked: datetime | None, zone: ZoneInfo) -> Iterator[str]:
+    """Say what a catch-up found, and where it did not go back as far as was asked."""
+    from worker.words import counted, local
+
+    if asked and asked < found.since:
+        yield f"Whop's log goes back 30 days: it was read since {local(found.since, zone)}."
+    lost = "1 was lost and is" if found.stored == 1 else f"{found.stored} were lost and are"
+    yield (
+        f"{counted(found.attempts, 'attempt')} in the log of {found.webhook}: {lost} taken in, "
+        f"{found.known} had come in another way, {found.waiting} may still come."
     )
     for id_ in found.unreadable:
-        click.echo(f"{id_} says nothing that could be read; look at it on Whop.")
+        yield f"{id_} says nothing that could be read; look at it on Whop."
 
 
 @click.command()

@@ -8,6 +8,7 @@ import getpass
 import sys
 from pathlib import Path
 from typing import Any, Final
+from zoneinfo import ZoneInfo
 
 import click
 
@@ -136,10 +137,12 @@ def plan(days: int, from_: str | None, room: str | None, as_json: bool, svg: Pat
         url = ENVIRON.get("REDIS_URL") or None
         rules = rules_file.load(rules_path())
         overrides: dict[str, Any] = {}
+        exist: dict[str, Any] = {}
         if url or rules.calendars:
-            from worker.commands.outlook import outlook
+            from worker.commands.outlook import outlook, standing
 
             rules, overrides = asyncio.run(outlook(rules, url, now()))
+            exist = asyncio.run(standing(rules, url)) if url else {}
         plans.show(
             rules,
             since=instant(from_, rules.zone, "--from") if from_ else now(),
@@ -148,6 +151,7 @@ def plan(days: int, from_: str | None, room: str | None, as_json: bool, svg: Pat
             as_json=as_json,
             svg=svg,
             overrides=overrides,
+            exist=exist,
             printed=now(),
         )
 
@@ -162,7 +166,7 @@ def plan(days: int, from_: str | None, room: str | None, as_json: bool, svg: Pat
 @click.option(
     "--seed", type=int, default=1, show_default=True, help="The same seed, the same year."
 )
-@click.option("--from", "from_", help="Begin on this day.  [default: today]")
+@click.option("--from", "from_", help="Begin on this day, of UTC.  [default: today]")
 def simulate(days: int, buyers: int | None, seed: int, from_: str | None) -> None:
     """Live through a year of your rules in a minute, against a local Whop: purchases,
     cancellations, refunds, an outage of a day, clock changes, raids, edits by hand.
@@ -179,7 +183,7 @@ def simulate(days: int, buyers: int | None, seed: int, from_: str | None) -> Non
         rules = rules_file.load(rules_path())
         code = simulation.simulate(
             rules,
-            start=instant(from_, rules.zone, "--from") if from_ else now(),
+            start=instant(from_, ZoneInfo("UTC"), "--from") if from_ else now(),
             days=days,
             buyers=buyers or simulation.BUYERS,
             seed=seed,

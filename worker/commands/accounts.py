@@ -10,12 +10,14 @@ from datetime import datetime
 from webhooks.events import Delivery
 from worker.commands.evidence import Evidence, NotFound
 from worker.commands.story import Line, story
+from worker.memory.members import Member
+from worker.memory.places import Place
 from worker.policy.access import ENTITLING, PAST_DUE, Facts, Grant
 from worker.policy.endings import Ending, standing
 from worker.policy.news import Seen
 from worker.policy.rooms import Room, instance, split
-from worker.store import Member, Place
 from worker.subjects import Death
+from worker.words import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,8 +203,11 @@ def _rule(room: Room) -> str:
     products = " or ".join(room.products)
     if not room.cohort:
         return f"whoever has {products} may come in"
-    size = f"of {room.cohort.seats} seats" if room.cohort.seats else f"a {room.cohort.by}"
-    days = f"{room.grace.total_seconds() / 86400:g} days of grace"
+    size = (
+        f"of {counted(room.cohort.seats, 'seat')}" if room.cohort.seats else f"a {room.cohort.by}"
+    )
+    long = room.grace.total_seconds() / 86400
+    days = f"{long:g} {'day' if long == 1 else 'days'} of grace"
     money = [
         f'{name} = "{rule}"'
         for name, rule in (("on_refund", room.on_refund), ("on_dispute", room.on_dispute))

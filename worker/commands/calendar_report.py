@@ -12,13 +12,12 @@ from rich.markup import escape
 
 from webhooks.inbox import Inbox, connect
 from worker.calendars.feed import State
+from worker.calendars.planning import replan
 from worker.calendars.refresh import Calendars
 from worker.commands.holds import HoldError
-from worker.policy.rooms import split
 from worker.rules import Rules
 from worker.store import Store
-from worker.subjects import milliseconds
-from worker.words import local
+from worker.words import counted, local
 
 
 async def show(rules: Rules, redis_url: str, now: datetime, *, as_json: bool) -> None:
@@ -55,9 +54,11 @@ def _facts(one: State, zone: ZoneInfo) -> list[tuple[str, str]]:
     coming = f"; the next is {local(one.next.starts, zone)}" if one.next else ""
     state = "in order" if one.good_at else "not read yet; is `usher work` running?"
     if one.failing_since:
-        state = f"fails since {local(one.failing_since, zone)}: {one.error}; the plan is kept"
+        kept = one.good_at or one.upcoming  # of a calendar never read, that of the one before it
+        left = "the plan is kept" if kept else "it was never read and gives no dates yet"
+        state = f"fails since {local(one.failing_since, zone)}: {one.error}; {left}"
     if one.held is not None:
-        state = f"suddenly has {one.held} dates ahead; the plan is kept until you say "
+        state = f"suddenly has {counted(one.held, 'date')} ahead; the plan is kept until you say "
         state += f"`usher calendar accept {one.room}`"
     return [
         ("calendar", f"{one.source}, entries with {one.word!r}"),
@@ -89,12 +90,16 @@ async def accept(
     redis = connect(redis_url)
     try:
         inbox = Inbox(redis, rules.account)
-        changed = await Calendars(redis, inbox.prefix, clock=lambda: now).accept(asked)
-        for key in await Store(redis, inbox.prefix).instances():
-            if split(key)[0] in changed:
-                await inbox.mark(f"channel:{key}", "calendar", milliseconds(now))
+        calendars = Calendars(redis, inbox.prefix, clock=lambda: now)
+        changed = await calendars.accept(asked)
+        await replan(
+            {key: asked[key] for key in changed},
+            calendars=calendars,
+            inbox=inbox,
+            store=Store(redis, inbox.prefix),
+            now=now,
+        )
         for key in sorted(changed):
-            await inbox.mark(f"room:{key}", "calendar", milliseconds(now))
             echo(f"{key}: its calendar is taken at its word.")
     finally:
         await redis.aclose()

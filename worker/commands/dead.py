@@ -11,8 +11,8 @@ from typing import Any
 
 from worker.commands.delivery_report import columns, print_json
 from worker.commands.evidence import Echo, Evidence, NotFound, opened
+from worker.memory.trail import Step
 from worker.rules import Rules
-from worker.store import Step
 from worker.subjects import Death, milliseconds
 from worker.words import local
 

@@ -1,6 +1,6 @@
 """The deliveries that are kept, by time: read back, newest first."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -9,12 +9,15 @@ import msgspec
 from redis.asyncio import Redis
 
 from webhooks.events import Delivery
+from worker.memory.trail import Step
+from worker.subjects import Look
 
 PAGE: Final = 500
 
 WAITS: Final = "waits"
 DEAD: Final = "dead"
 DONE: Final = "done"
+DISCARDED: Final = "discarded"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +76,35 @@ class Deliveries:
             start, before = start + PAGE, set(rows)
 
     async def states(self, deliveries: Sequence[Delivery]) -> list[str]:
-        """Return what became of deliveries: each waits, is done, or failed for good."""
+        """Return what became of deliveries: each waits, is done, failed or was discarded."""
         async with self._redis.pipeline(transaction=False) as pipe:
             for one in deliveries:
                 pipe.lpos(f"{self._prefix}pending:{subject_of(one)}", one.id)
                 pipe.hexists(f"{self._prefix}dead", subject_of(one))
             answers = await pipe.execute()
         pairs = zip(answers[::2], answers[1::2], strict=True)
-        return [DONE if at is None else DEAD if dead else WAITS for at, dead in pairs]
+        states = [DONE if at is None else DEAD if dead else WAITS for at, dead in pairs]
+        over = [one for one, state in zip(deliveries, states, strict=True) if state == DONE]
+        dropped = await self._discarded({subject_of(one) for one in over})
+        return [
+            DISCARDED if state == DONE and one.id in dropped else state
+            for one, state in zip(deliveries, states, strict=True)
+        ]
+
+    async def _discarded(self, subjects: Collection[str]) -> set[str]:
+        """Return the ids that a person dropped with these subjects, and that no look made good."""
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for subject in subjects:
+                pipe.lrange(f"{self._prefix}trail:{subject}", 0, -1)
+                pipe.lrange(f"{self._prefix}looks:{subject}", 0, -1)
+            answers = await pipe.execute()
+        found = set[str]()
+        for trail, rows in zip(answers[::2], answers[1::2], strict=True):
+            steps = [
+                msgspec.json.decode(row, type=Step) for row in trail if b"job.discarded" in row
+            ]
+            looks = [msgspec.json.decode(row, type=Look) for row in rows] if steps else []
+            good = max((look.at for look in looks if look.outcome == "done"), default=None)
+            dropped = (step for step in steps if good is None or good < step.at)
+            found |= {id_ for step in dropped for id_ in step.deliveries}
+        return found

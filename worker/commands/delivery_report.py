@@ -12,7 +12,7 @@ from worker.commands.deliveries import Filter, received, subject_of
 from worker.commands.evidence import Echo, Evidence, NotFound, opened
 from worker.rules import Rules
 from worker.subjects import milliseconds
-from worker.words import local
+from worker.words import counted, local
 
 ASKED = "asked"
 """Why a subject is due that a person wants looked at again."""
@@ -56,8 +56,7 @@ async def list_(
     for line in columns(("received", "id", "state", "type", "subject", "told"), rows):
         echo(line)
     more = "" if len(found) < limit else "; --limit shows more"
-    noun = "delivery" if len(found) == 1 else "deliveries"
-    echo(f"{len(found)} {noun}{more}.")
+    echo(f"{counted(len(found), 'delivery', 'deliveries')}{more}.")
 
 
 async def show(

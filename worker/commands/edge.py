@@ -1,7 +1,9 @@
 """The command line's edge: the environment, the clock, and how a command that fails says so."""
 
 import contextlib
+import errno
 import os
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,6 +13,9 @@ from zoneinfo import ZoneInfo
 import click
 
 ENVIRON: Final = os.environ  # noqa: TID251 - the process's edge: read here and handed on
+
+YEARS: Final = range(2000, 2101)
+"""The years that may be typed: far enough from the ends of the calendar to reckon around them."""
 
 
 def now() -> datetime:
@@ -42,15 +47,25 @@ def instant(text: str, zone: ZoneInfo, option: str) -> datetime:
         raise click.ClickException(
             f"{option} {text}: expected a date or a time such as 2026-12-03 or 2026-12-03T18:00"
         ) from None
+    if at.year not in YEARS:
+        raise click.ClickException(
+            f"{option} {text}: expected a year from {YEARS[0]} to {YEARS[-1]}"
+        )
     return at.astimezone(UTC) if at.tzinfo else local(at, zone)
 
 
 @contextlib.contextmanager
 def told() -> Iterator[None]:
-    """End a command that cannot do what it should with one line that says why."""
+    """End a command that cannot do what it should with one line that says why.
+
+    Where nobody reads what it prints any more, as behind `| head`, it ends and says nothing.
+    """
     try:
         yield
+        sys.stdout.flush()
     except Exception as error:
+        if isinstance(error, BrokenPipeError) or isinstance(error.__cause__, BrokenPipeError):
+            raise BrokenPipeError(errno.EPIPE, "nobody reads it") from error  # click is quiet then
         known = _for_people(error)
         if known is None:
             raise

@@ -12,14 +12,17 @@ from typing import Any, Final
 from redis.exceptions import RedisError
 
 from webhooks.inbox import Inbox, InboxUnavailable, connect
-from worker.channels import RELEASED
+from worker.combinations import SETTINGS_CHECKS
 from worker.commands.report import Unreachable, in_words
 from worker.leases import Leases
+from worker.memory.channels import LONGEST_HOLD
+from worker.memory.trail import Step
 from worker.policy.overrides import Hold
 from worker.policy.rooms import split
 from worker.policy.settings import NAMES, Settings
+from worker.reasons import RELEASED
 from worker.rules import Rules
-from worker.store import LONGEST_HOLD, Step, Store
+from worker.store import Store
 from worker.subjects import Subjects, milliseconds
 from worker.tables import Tables, duration
 from worker.words import local
@@ -62,19 +65,30 @@ def parse(words: Sequence[str]) -> Wish:
             tables.wrong(word, f"is no setting; did you mean {near[0]!r}?")
             continue
         if how == "=":
-            said[name] = value.split(",") if name == "banned_words" else _value(value)
+            said[name] = _all_words(value) if name == "banned_words" else _value(value)
         elif name == "banned_words":
-            lists[how] += tuple(value.split(","))
+            lists[how] += _listed(tables, word, value)
         else:
             tables.wrong(word, f"only banned_words can be added to; write {match['name']}=VALUE")
-    settings = tables.table(Settings, said, "") or Settings()
-    if (settings.user_posts_cooldown_seconds or 0) < 0:
-        tables.wrong("cooldown", "expected 0 or more seconds")
+    settings = tables.read(Settings, said, "", SETTINGS_CHECKS).whole or Settings()
     if not (words or tables.mistakes):
         tables.wrong("nothing to hold", f"name a setting: {', '.join((*SHORT, *NAMES))}")
     if tables.mistakes:
         raise HoldError("\n".join(tables.mistakes))
     return Wish(settings, lists["+="], lists["-="])
+
+
+def _listed(tables: Tables, word: str, value: str) -> tuple[str, ...]:
+    """Return words to add or to take away, as they were typed with a comma between them."""
+    listed = tuple(value.split(","))
+    if not all(one.strip() for one in listed):
+        tables.wrong(word, "expected words that are not empty")
+    return listed
+
+
+def _all_words(value: str) -> list[str]:
+    """Return the words that are to be banned and no other; nothing typed is none of them."""
+    return value.split(",") if value else []
 
 
 def _value(text: str) -> Any:

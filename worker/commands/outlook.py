@@ -9,12 +9,14 @@ from webhooks.inbox import Inbox, connect
 from worker.calendars.reading import read
 from worker.calendars.refresh import Calendars
 from worker.chatter import Chatter
+from worker.memory.channels import Kept
 from worker.policy import pace
+from worker.policy.occurrences import Occurrence
 from worker.policy.overrides import Overrides
 from worker.policy.rooms import Room, split
 from worker.policy.settings import Settings
 from worker.rules import Rules
-from worker.store import Kept, Store
+from worker.store import Store
 
 
 async def outlook(
@@ -37,6 +39,21 @@ async def outlook(
         return await dated(rules, redis, prefix, now), await _overrides(
             rules, Store(redis, prefix), Chatter(redis, prefix)
         )
+    finally:
+        await redis.aclose()
+
+
+async def standing(rules: Rules, redis_url: str) -> dict[str, Occurrence | None]:
+    """Return the rooms that exist and are not archived, each with the date that it was made for.
+
+    Raises:
+        RedisError, OSError: Redis does not answer.
+    """
+    redis = connect(redis_url)
+    try:
+        store = Store(redis, Inbox(redis, rules.account).prefix)
+        places = {key: await store.place(key) for key in await store.instances()}
+        return {k: place.occurrence for k, place in places.items() if place and not place.archived}
     finally:
         await redis.aclose()
 

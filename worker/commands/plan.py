@@ -15,11 +15,12 @@ import msgspec
 from worker.policy.calls import Load
 from worker.policy.clocks import ClockChange
 from worker.policy.conflicts import Conflict
+from worker.policy.occurrences import Occurrence
 from worker.policy.overrides import Overrides
 from worker.policy.plan import Entry, Kind, Plan, plan
 from worker.policy.rooms import Room, split
 from worker.rules import Rules
-from worker.words import local, words
+from worker.words import counted, local, words
 
 SHOWN: Final = 60
 """Characters of a message that are shown."""
@@ -42,20 +43,23 @@ def show(
     as_json: bool,
     svg: Path | None,
     overrides: Mapping[str, Overrides],
+    exist: Mapping[str, Occurrence | None] | None = None,
     printed: datetime | None = None,
 ) -> None:
     """Print what happens in so many days from `since` on, and draw it where `svg` says.
 
-    `room` is a key of the rules, or of one of its rooms as they exist (`ama/2026-12-03T1800`).
+    `room` is a key of the rules, or of one of its rooms as they exist (`ama/2026-12-03T1800`);
+    `exist` are those that do, where that is known, each with the date that it was made for.
     `printed` is the date of printing that stands on the drawing: `since`, unless it is said.
 
     Raises:
         UnknownRoom: the rules have no room of that key.
         Unwritable: the drawing cannot be written.
     """
-    rooms = _chosen(rules, room)
+    exist = exist or {}
+    rooms = _chosen(rules, room, exist)
     until, only = since + timedelta(days=days), room if room and split(room)[1] else None
-    found = plan(rooms, since, until, only=only, overrides=overrides)
+    found = plan(rooms, since, until, only=only, overrides=overrides, exist=exist)
     if as_json:
         sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(document(found))) + b"\n")
     else:
@@ -64,12 +68,15 @@ def show(
         _draw(svg, rules, rooms, found, printed or since)
 
 
-def _chosen(rules: Rules, key: str | None) -> Sequence[Room]:
+def _chosen(
+    rules: Rules, key: str | None, exist: Mapping[str, Occurrence | None]
+) -> Sequence[Room]:
     if key is None:
         return rules.rooms
     name, part = split(key)
     room = rules.room(name)
-    if room and part and (room.one_room_per == "series" or room.schedule.find(part) is None):
+    planned = room and part and room.one_room_per == "occurrence" and room.schedule.find(part)
+    if room and part and not planned and key not in exist:
         why = f"the plan knows {name!r}, but nothing of {part!r} by itself; ask for --room {name}"
         raise UnknownRoom(why)
     if room is None:
@@ -106,7 +113,7 @@ def lines(rooms: Sequence[Room], found: Plan) -> Iterator[str]:
     yield ""
     yield from _days(found, zone)
     if found.conflicts:
-        yield f"{_count(len(found.conflicts), 'conflict')}:"
+        yield f"{counted(len(found.conflicts), 'conflict')}:"
         yield from (f"  {conflict.room}: {conflict.text}" for conflict in found.conflicts)
         yield ""
     yield from _calls(found, zone)
@@ -157,7 +164,7 @@ def _about(entry: Entry) -> str:
 
 def _calls(found: Plan, zone: ZoneInfo) -> Iterator[str]:
     total, quota = sum(load.total for load in found.calls), found.quota
-    yield f"{_count(total, 'call')} to Whop; of each operation Whop takes {quota.calls} a minute."
+    yield f"{counted(total, 'call')} to Whop; of each operation Whop takes {quota.calls} a minute."
     if not found.calls:
         return
     worst = found.calls[0]
@@ -177,10 +184,6 @@ def _calls(found: Plan, zone: ZoneInfo) -> Iterator[str]:
 
 def _load(load: Load, width: int) -> str:
     return f"{load.operation:{width}}  {load.total:6} in all, at most {load.most} in a minute"
-
-
-def _count(n: int, what: str) -> str:
-    return f"{n:,} {what}{'' if n == 1 else 's'}"
 
 
 # --- as JSON

@@ -22,10 +22,12 @@ from webhooks.events import Delivery
 from worker.commands.deliveries import Filter, subject_of
 from worker.commands.delivery_report import print_json
 from worker.commands.evidence import Echo, Evidence, NotFound, opened
+from worker.memory.members import Member
+from worker.memory.trail import Step
 from worker.policy.access import ENTITLING, PAST_DUE
 from worker.rules import Rules
-from worker.store import Member, Step
 from worker.subjects import Death, Look, milliseconds
+from worker.words import counted
 
 PROOF_LIFE: Final = timedelta(days=3 * 366)
 """How long a proof is kept: as long as somebody may ask for it."""
@@ -117,8 +119,8 @@ async def forget(
     now: datetime,
     echo: Echo,
     anyway: bool = False,
-) -> Proof:
-    """Erase a person, and leave a proof that does not say who it was.
+) -> Proof | None:
+    """Erase a person, and leave a proof that does not say who it was; none of a stranger.
 
     `anyway` erases somebody who has access still, too; Usher then meets them anew.
 
@@ -131,6 +133,9 @@ async def forget(
         user = named(user)
         kept = await gather(evidence, user)
         _refuse(kept, anyway=anyway)
+        if not (kept.counts or kept.proofs):
+            echo(f"Nothing is kept of {user}.")
+            return None
         proof = Proof(await _digest(evidence, user, make=True), now, by, kept.counts)
         try:
             async with asyncio.timeout(PATIENCE), evidence.leases.holding(f"member:{user}"):
@@ -139,7 +144,7 @@ async def forget(
             raise StillHere(f"a worker is busy with {user}; try again in a minute") from None
     for name, count in proof.erased.items():
         echo(f"  {name:<12}{count}")
-    echo(f"{sum(proof.erased.values())} records erased. Proof: {proof.digest}")
+    echo(f"{counted(sum(proof.erased.values()), 'record')} erased. Proof: {proof.digest}")
     echo("Log files, backups of Redis, and what Whop keeps are not Usher's to erase.")
     return proof
 

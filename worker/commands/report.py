@@ -3,7 +3,7 @@
 import itertools
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 from zoneinfo import ZoneInfo
@@ -16,13 +16,15 @@ from rich.markup import escape
 from webhooks.inbox import Inbox, connect
 from worker.chatter import Chatter
 from worker.commands.outlook import dated, laid
+from worker.memory.places import Place
+from worker.policy import pace
 from worker.policy.overrides import Hold, Overrides
 from worker.policy.rooms import Room, split
 from worker.policy.schedule import changes_after, next_change, phase_at, settings_at
 from worker.policy.settings import Settings, changes, said
-from worker.rules import Rules
-from worker.store import Place, Store
-from worker.words import local, words
+from worker.rules import Rules, doubts
+from worker.store import Store
+from worker.words import counted, local, words
 
 SHOWN: Final = 5
 """Changes that `usher check` shows of each room."""
@@ -53,6 +55,7 @@ class Line:
     archived: bool
     held: list[dict[str, Any]]
     edited: dict[str, Any]
+    busy: dict[str, Any] | None
     settings: dict[str, Any]
     next_change: datetime | None
     next_settings: dict[str, Any] | None
@@ -77,7 +80,11 @@ def check(rules: Rules, now: datetime) -> None:
         if not coming:
             console.print("  [dim]it stays so: nothing changes by itself[/]")
         console.print()
-    console.print(f"{len(rules.rooms)} rooms of {rules.account}: no mistakes.")
+    unsure = doubts(rules)
+    for doubt in unsure:
+        console.print(f"[yellow]{escape(doubt)}[/]")
+    but = ", but see above" if unsure else ""
+    console.print(f"{counted(len(rules.rooms), 'room')} of {rules.account}: no mistakes{but}.")
 
 
 async def rooms(rules: Rules, redis_url: str, now: datetime, *, as_json: bool) -> None:
@@ -112,9 +119,26 @@ async def _lines(rules: Rules, store: Store, chatter: Chatter, now: datetime) ->
             buyers = await store.buyers(room.key) if room.seats else []
             kept = await store.kept(key)
             on_top = await laid(room, key, kept, store, chatter)
-            lines.append(_line(room, key, place, on_top, now, granted=granted, buyers=buyers))
+            line = _line(room, key, place, on_top, now, granted=granted, buyers=buyers)
+            lines.append(replace(line, busy=await _busy(room, place, chatter)))
     order = {room.key: n for n, room in enumerate(rules.rooms)}
     return sorted(lines, key=lambda line: (order[line.room], _natural(line.cohort)))
+
+
+async def _busy(room: Room, place: Place, chatter: Chatter) -> dict[str, Any] | None:
+    """Return how far a busy chat is slowed down, and what takes it down again; None at rest."""
+    if room.pace is None or place.channel is None or place.archived:
+        return None
+    state = await chatter.state(place.channel)
+    if not pace.cooldown(room.pace, state):
+        return None
+    return {
+        "step": min(state.level, len(room.pace.steps)),
+        "steps": len(room.pace.steps),
+        "seconds": pace.cooldown(room.pace, state),
+        "since": state.raised,
+        "quiet": room.pace.quiet,
+    }
 
 
 def _natural(cohort: str | None) -> tuple[int, str]:
@@ -153,6 +177,7 @@ def _line(
         archived=place.archived,
         held=[_held(hold) for hold in laid.holds_at(now)],
         edited=said(edited),
+        busy=None,
         settings=said(settings_at(schedule, now, laid)),
         next_change=coming.at if coming else None,
         next_settings=said(coming.settings) if coming else None,
@@ -192,7 +217,7 @@ def _print(lines: list[Line], rules: Rules) -> None:
 def _facts(line: Line, zone: ZoneInfo) -> list[tuple[str, str]]:
     bought = ", ".join(line.products)
     granted = "by purchase" if line.members_granted is None else f"{line.members_granted} granted"
-    nothing = "nothing changes by itself"
+    nothing = "the chat gets faster when it is quiet" if line.busy else "nothing changes by itself"
     facts = [
         ("opened by", bought),
         ("members", granted),
@@ -202,6 +227,7 @@ def _facts(line: Line, zone: ZoneInfo) -> list[tuple[str, str]]:
         ("phase", f"{line.phase}, archived" if line.archived else line.phase),
         *[("held", escape(_hold(held, zone))) for held in line.held],
         ("by hand", _words(line.edited)),
+        ("busy", _slowed(line.busy, zone) if line.busy else ""),
         ("now", _words(line.settings) or "as it is set on Whop"),
         ("next", _coming(line, zone) if line.next_change else nothing),
         ("on your site", escape(line.element or "") or "when it is made"),
@@ -224,6 +250,14 @@ def _hold(held: Mapping[str, Any], zone: ZoneInfo) -> str:
     return " ".join(filter(None, [what, *changed, said_by]))
 
 
+def _slowed(busy: Mapping[str, Any], zone: ZoneInfo) -> str:
+    """Say since when a busy chat is slowed down, how far, and what takes it down again."""
+    since = f", slowed since {local(busy['since'], zone)}" if busy["since"] else ""
+    step = f"step {busy['step']} of {busy['steps']}, {counted(busy['seconds'], 'second')}{since}"
+    down = f"{pace.CALM} minutes with fewer than {busy['quiet']} messages each take it down a step"
+    return f"{step}; {down}"
+
+
 def _coming(line: Line, zone: ZoneInfo) -> str:
     next_ = line.next_settings or {}
     new = {k: v for k, v in next_.items() if line.settings.get(k) != v}
@@ -240,7 +274,7 @@ def _opens_by(room: Room) -> str:
         return f"a room for each occurrence, opened by {products}"
     if room.cohort is None:
         return f"opened by {products}"
-    size = f"{room.cohort.seats} seats" if room.cohort.seats else f"a {room.cohort.by}"
+    size = counted(room.cohort.seats, "seat") if room.cohort.seats else f"a {room.cohort.by}"
     return f"a seat in a cohort ({size}) for {products}"
 
 

@@ -8,7 +8,7 @@ import msgspec
 
 from webhooks.events import Delivery
 from worker.commands.deliveries import received
-from worker.store import Step
+from worker.memory.trail import Step
 from worker.subjects import Look
 
 STEPS: Final[Mapping[str, str]] = {

@@ -30,6 +30,9 @@ async def survey(rules: Rules, redis_url: str, key: str, now: datetime) -> list[
             known = ", ".join(await store.instances()) or "none yet"
             raise HoldError(f"no room on Whop is called {key!r}; there are: {known}")
         history = await Chatter(redis, prefix).history(place.channel, now - RECORDED, now)
-        return render(key, propose(history, room.schedule.zone, now))
+        found = propose(history, room.schedule.zone, now)
+        head, *rest = render(key, found)
+        zone = [f"Its hour of the week is that of {room.schedule.zone}."] if found.busiest else []
+        return [head, *zone, *rest]
     finally:
         await redis.aclose()

@@ -24,16 +24,17 @@ from rich.table import Table
 from webhooks.inbox import InboxUnavailable, connect
 from worker import jobs, main
 from worker.commands.report import Unreachable
-from worker.converge import FIRST_PURCHASE, VERIFY
 from worker.leases import RENEW_EVERY
 from worker.policy.differences import Cure, Difference, Kind
 from worker.policy.rooms import split
 from worker.proof.inspection import Findings, inspect
 from worker.proof.recall import recall
+from worker.reasons import FIRST_PURCHASE, VERIFY
 from worker.rules import Rules
 from worker.subjects import milliseconds
 from worker.tools import Tools
 from worker.whop.errors import WhopError
+from worker.words import counted
 
 AT_ONCE: Final = 20
 PATIENCE: Final = 60.0
@@ -56,8 +57,12 @@ SAID: Final = {
     Kind.DETACHED: "not open to its buyers",
     Kind.MISATTACHED: "open to others",
     Kind.DOUBLED: "there are two of it",
+    Kind.RENAMED: "is called otherwise",
+    Kind.PUT_AWAY: "its product is archived",
     Kind.CHANNEL: "is set otherwise",
 }
+IN_ORDER: Final = "everything is as it should be"
+LEFT_OUT: Final = "Look again in two minutes; `usher dead` shows what failed"
 WIDE: Final = 240
 SHOWN: Final = 200
 """Rows of the table."""
@@ -244,25 +249,26 @@ def _table(findings: Findings, *, repair: bool) -> Table:
 
 
 def _summary(findings: Findings, rules: Rules, *, repair: bool) -> str:
-    looked = (
-        f"{findings.members} members, {findings.memberships} memberships, {findings.rooms} rooms "
-        f"of {rules.account}"
+    seen = (
+        counted(findings.members, "member"),
+        counted(findings.memberships, "membership"),
+        counted(findings.rooms, "room"),
     )
+    looked = f"{', '.join(seen)} of {rules.account}"
     work = len(findings.in_work)
-    busy = f"; {work} left out, for they change just now: look again in two minutes" if work else ""
+    busy = f"; {work} left out: changed, or tried, a moment ago. {LEFT_OUT}" if work else ""
     if not (findings.differences or findings.rooms or findings.members or work):
         return f"{looked}: nobody and nothing to look at; or is it another id?"
     if not findings.differences:
-        return f"{looked}: everything is as it should be{busy}."
+        return f"{looked}: {f'nothing else is wrong{busy}' if work else IN_ORDER}."
     kinds = ", ".join(f"{n} {kind}" for kind, n in findings.counts.items())
     people = sum(1 for one in findings.differences if one.cure is Cure.PERSON)
     rest = len(findings.differences) - people
     how = f"{rest} will be put right now" if repair else f"`usher verify --repair` mends {rest}"
     parts = [how] if rest else []
     parts += [f"{people} for a person to decide"] if people else []
-    count = len(findings.differences)
-    noun = "difference" if count == 1 else "differences"
-    return f"{looked}: {count} {noun} ({kinds}){busy}. {'; '.join(parts)}."
+    count = counted(len(findings.differences), "difference")
+    return f"{looked}: {count} ({kinds}){busy}. {'; '.join(parts)}."
 
 
 def _document(

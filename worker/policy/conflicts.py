@@ -70,7 +70,7 @@ def of_part(room: Room, key: str, timeline: Timeline, overrides: Overrides) -> I
 
 def _over(schedule: Schedule) -> str:
     if schedule.last_lock is None:
-        return "has no occurrence at all: its calendar holds none"
+        return "has no occurrence at all: its calendar holds none, or was not read yet"
     last = _when(schedule.last_lock, schedule.zone)
     return f"all its occurrences are over: the last one locked {last}"
 

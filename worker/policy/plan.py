@@ -20,8 +20,8 @@ from worker.policy.conflicts import Conflict, of_part, of_rules
 from worker.policy.messages import messages_between
 from worker.policy.occurrences import Occurrence, instant, label, started
 from worker.policy.overrides import NOTHING, Hold, Overrides
-from worker.policy.parts import TICK, Part, parts
-from worker.policy.rooms import Room
+from worker.policy.parts import AROUND, TICK, Part, parts
+from worker.policy.rooms import Room, split
 from worker.policy.schedule import DAY, Timeline
 from worker.policy.settings import DEFAULTS, changes
 
@@ -85,13 +85,15 @@ def plan(
     *,
     only: str | None = None,
     overrides: Mapping[str, Overrides] | None = None,
+    exist: Mapping[str, Occurrence | None] | None = None,
     standing: Mapping[str, int] | None = None,
     quota: Quota | None = None,
 ) -> Plan:
     """Return what happens in [since, until).
 
-    `only` is the key of one room as it exists on Whop, and `overrides` are by such keys;
-    `standing` says in how many cohorts of a room everything happens, where that is not one.
+    `only` is the key of one room as it exists on Whop, and `overrides` are by such keys; `exist`
+    are all that do, each with the date that it was made for, if that is how rooms come. `standing`
+    says in how many cohorts of a room everything happens, where that is not one.
     """
     rooms, quota = tuple(rooms), quota or Quota()
     entries: list[Entry] = []
@@ -100,7 +102,7 @@ def plan(
         for room in rooms
         for conflict in of_rules(room, since, clock_changes(room.schedule.zone, since, until))
     ]
-    for part in parts(rooms, since, until):
+    for part in (*parts(rooms, since, until), *_besides(rooms, exist or {}, since, until, only)):
         if only not in {None, part.key}:
             continue
         lies = (overrides or {}).get(part.key, NOTHING)
@@ -121,6 +123,33 @@ def plan(
         calls=tuple(loads(asked, quota)),
         quota=quota,
     )
+
+
+def _besides(
+    rooms: Iterable[Room],
+    exist: Mapping[str, Occurrence | None],
+    since: datetime,
+    until: datetime,
+    only: str | None,
+) -> Iterator[Part]:
+    """Yield the rooms that exist and that the rules do not lead to.
+
+    Those are the rooms of dates that were taken away, and a cohort that is asked for by itself:
+    all else that is planned of a cohort room stands for each of them.
+    """
+    for room in rooms:
+        for key, date in exist.items():
+            name, part = split(key)
+            if name != room.key or part is None:
+                continue
+            dated = room.one_room_per == "occurrence" and date is not None
+            cancelled = dated and room.schedule.find(part) is None
+            if cancelled or (room.cohort and key == only):
+                schedule = room.schedule_of(part, date)
+                archived = schedule.archived_from
+                end = until if archived is None else min(until, archived + TICK)
+                jumps = clock_changes(schedule.zone, since - AROUND, until + AROUND)
+                yield Part(room, key, schedule, since, end, None, jumps)
 
 
 class _Moment(NamedTuple):
