@@ -20,7 +20,7 @@ CHOSEN = {
 
 def chosen(points: list[Point]) -> list[Point]:
     """Choose the first point of each kind."""
-    found = {(p.wire, p.what, p.after, p.victim): p for p in reversed(points)}
+    found = {(p.step.wire, p.step.what, p.after, p.victim): p for p in reversed(points)}
     return [found[kind] for kind in sorted(CHOSEN)]
 
 

@@ -3,12 +3,15 @@
 import asyncio
 import json
 import socket
+import threading
+import time
 from pathlib import Path
+from typing import BinaryIO
 
 import httpx
 import local_whop
 import pytest
-from local_whop import ACCOUNT, API_KEY, SECRET
+from local_whop import ACCOUNT, API_KEY, PATIENCE, SECRET
 
 from worker.sandbox.keeper import Keeper, Unreadable
 from worker.sandbox.main import serve
@@ -39,7 +42,7 @@ class Run:
                 stop=self._stop,
             )
         )
-        return await asyncio.wait_for(self._urls.get(), 5)
+        return await asyncio.wait_for(self._urls.get(), PATIENCE)
 
     async def __aexit__(self, *_: object) -> None:
         self._stop.set()
@@ -70,6 +73,35 @@ def test_a_second_start_finds_the_data_again_and_sends_what_was_waiting(tmp_path
     asyncio.run(main())
     assert json.loads(data.read_text())["account"]["id"] == ACCOUNT
     assert [path.name for path in data.parent.iterdir()] == ["whop.json"]
+
+
+def test_an_end_in_the_middle_of_a_save_waits_for_it_and_saves_once_more(tmp_path: Path) -> None:
+    begun, done = threading.Event(), list[str]()
+
+    class Slow(type(tmp_path)):  # type: ignore[misc]  # a path of whatever kind this system has
+        def open(self, mode: str) -> BinaryIO:
+            done.append("open")
+            return super().open(mode)
+
+        def replace(self, target: Path) -> Path:
+            if not begun.is_set():
+                begun.set()
+                time.sleep(0.3)  # a busy disk
+            done.append("replace")
+            return super().replace(target)
+
+    async def main() -> None:
+        whop = local_whop.build()
+        keeping = asyncio.create_task(Keeper(whop, Slow(tmp_path / "whop.json")).run())
+        await local_whop.until(begun.is_set)
+        whop.memberships.buy("prod_basic", "ada")
+        keeping.cancel()
+        await asyncio.wait([keeping])
+        assert keeping.cancelled()
+
+    asyncio.run(main())
+    assert done == ["open", "replace"] * 2
+    assert "ada" in (tmp_path / "whop.json").read_text()
 
 
 def test_a_broken_file_is_named_and_left_alone(tmp_path: Path) -> None:

@@ -25,17 +25,18 @@ import hiredis
 import local_whop
 import redis.asyncio
 from local_whop import ACCOUNT, API_KEY, SECRET
+from ports import free_port
 
 import webhooks.inbox
 import worker.breaker
 import worker.leases
-import worker.store
+import worker.memory.members
+import worker.memory.seats
 import worker.strays
 import worker.subjects
 from torture import figures
 from torture.processes import Process, Valkey, ready, usher
 from torture.wire import Gate, Passage
-from worker import embedded
 from worker.sandbox.app import create_app
 from worker.sandbox.journal import Journal
 from worker.sandbox.state import LocalWhop, SeedProduct
@@ -53,6 +54,9 @@ welcome = "Glad you are here."
 """
 LANES = 4
 """Deployments that are tortured beside each other: most of the time is waiting."""
+
+PURCHASES = 5
+"""For each point, at most: a job that meets others on its way makes another step now and then."""
 
 OVERDUE = 3.2
 """Seconds after which the sweep of a worker that starts finds what a dead one left."""
@@ -72,18 +76,25 @@ VICTIMS = {
 
 
 @dataclass(frozen=True)
-class Point:
-    """Where to kill somebody: the n-th step on a wire, before it leaves or after it was done."""
+class Step:
+    """The n-th step of its kind on a wire, from 0: no two purchases make all steps in one order."""
 
     wire: str
+    what: str
     n: int
+
+
+@dataclass(frozen=True)
+class Point:
+    """Where to kill somebody: at a step, before it leaves or after it was done."""
+
+    step: Step
     after: bool
     victim: str
-    what: str
 
     def __str__(self) -> str:
         when = "after" if self.after else "before"
-        return f"{self.victim}, {when} {self.wire} #{self.n} {self.what}"
+        return f"{self.victim}, {when} {self.step.wire}: {self.step.what} #{self.step.n}"
 
 
 @dataclass
@@ -91,25 +102,26 @@ class Trap:
     """Counts the steps, and kills at one of them."""
 
     kill: Callable[[str], None]
-    seen: dict[str, list[str]] = field(default_factory=dict)
+    seen: list[Step] = field(default_factory=list)
     armed: Point | None = None
-    sprung: str | None = None
+    sprung: bool = False
 
     def arm(self, point: Point | None) -> None:
-        self.seen = {wire: [] for wire in VICTIMS}
-        self.armed, self.sprung = point, None
+        self.seen = []
+        self.armed, self.sprung = point, False
 
-    def meet(self, wire: str, what: str) -> int:
-        """Count a step; returns its number."""
-        self.seen.setdefault(wire, []).append(what)
-        return len(self.seen[wire]) - 1
+    def meet(self, wire: str, what: str) -> Step:
+        """Count a step."""
+        n = sum((step.wire, step.what) == (wire, what) for step in self.seen)
+        self.seen.append(Step(wire, what, n))
+        return self.seen[-1]
 
-    def springs(self, wire: str, n: int, *, after: bool) -> bool:
+    def springs(self, step: Step, *, after: bool) -> bool:
         """Say whether somebody dies here, and see to it."""
         point = self.armed
-        if point is None or (point.wire, point.n, point.after) != (wire, n, after):
+        if point is None or (point.step, point.after) != (step, after):
             return False
-        self.armed, self.sprung = None, self.seen[wire][n]
+        self.armed, self.sprung = None, True
         self.kill(point.victim)
         return True
 
@@ -135,18 +147,18 @@ class _Watched(Passage):
     def __init__(self, wire: Tripwire) -> None:
         self._wire = wire
         self._steps = wire.steps()
-        self._n: int | None = None
+        self._step: Step | None = None
 
     async def asked(self, data: bytes) -> bool:
         what = self._steps(data)
         if what is None:
             return True
-        self._n = self._wire.trap.meet(self._wire.wire, what)
-        return not self._wire.trap.springs(self._wire.wire, self._n, after=False)
+        self._step = self._wire.trap.meet(self._wire.wire, what)
+        return not self._wire.trap.springs(self._step, after=False)
 
     async def answered(self, _: bytes) -> bool:
-        n, self._n = self._n, None
-        return n is None or not self._wire.trap.springs(self._wire.wire, n, after=True)
+        step, self._step = self._step, None
+        return step is None or not self._wire.trap.springs(step, after=True)
 
 
 # --- reading what is said to Redis
@@ -158,7 +170,8 @@ def _scripts() -> dict[bytes, str]:
     for module in (
         webhooks.inbox,
         worker.leases,
-        worker.store,
+        worker.memory.members,
+        worker.memory.seats,
         worker.subjects,
         worker.strays,
         worker.breaker,
@@ -393,13 +406,13 @@ def watched(app: Any, trap: Trap) -> Any:
             await app(scope, receive, send)
             return
         words = [word for word in path.split("/")[3:] if "_" not in word or "chat_" in word[:5]]
-        n = trap.meet(CALL, f"{scope['method']} {'/'.join(words)}")
-        if trap.springs(CALL, n, after=False):
+        step = trap.meet(CALL, f"{scope['method']} {'/'.join(words)}")
+        if trap.springs(step, after=False):
             await _gone(send)
             return
         said: list[Any] = []
         await app(scope, receive, lambda message: _keep(said, message))
-        if trap.springs(CALL, n, after=True):
+        if trap.springs(step, after=True):
             await _gone(send)
             return
         for message in said:
@@ -424,7 +437,7 @@ async def lane() -> AsyncIterator[Lane]:
     async with contextlib.AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="usher-torture-")))
         (folder / "rooms.toml").write_text(RULES)
-        port, redis_port = embedded.free_port(), embedded.free_port()
+        port, redis_port = free_port(), free_port()
         whop = local_whop.build(
             products=["prod_basic", SeedProduct(id="prod_course", title="C", plan_type="one_time")],
             retry_seconds=(0.4, 0.8, 1.6, 3.2, 6.4, 12.8),
@@ -464,13 +477,12 @@ async def lane() -> AsyncIterator[Lane]:
         yield here
 
 
-def points(seen: dict[str, list[str]]) -> list[Point]:
-    """Return everything that can be done to a purchase that said these things."""
+def points(seen: list[Step]) -> list[Point]:
+    """Return everything that can be done to a purchase that made these steps."""
     return [
-        Point(wire, n, after, victim, what)
-        for wire, victims in VICTIMS.items()
-        for n, what in enumerate(seen[wire])
-        for victim, after in itertools.product(victims, (False, True))
+        Point(step, after, victim)
+        for step in seen
+        for victim, after in itertools.product(VICTIMS[step.wire], (False, True))
     ]
 
 
@@ -497,12 +509,16 @@ async def suffer(here: Lane, todo: list[Point], found: Outcome) -> None:
     """Go through the points that are left, until there are none."""
     while todo:
         point = todo.pop()
-        wrong = await here.purchase(point)
-        if here.trap.sprung is None:
-            found.missed += 1
-        else:
-            where = f"{point.victim}, on {point.wire}"
+        wrong: list[str] = []
+        for _ in range(PURCHASES):
+            wrong = await here.purchase(point)
+            if wrong or here.trap.sprung:
+                break
+        if here.trap.sprung:
+            where = f"{point.victim}, on {point.step.wire}"
             found.killed[where] = found.killed.get(where, 0) + 1
+        else:
+            found.missed += 1
         found.broken += [f"{point}: {law}" for law in wrong]
         if wrong:
             figures.say(f"{point}: {wrong}")

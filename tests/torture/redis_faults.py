@@ -17,11 +17,11 @@ from typing import Any
 
 import redis
 from deliveries import ACCOUNT, PREFIX, SECRET
+from ports import free_port
 
 from torture import figures
 from torture.load import Load
 from torture.processes import Process, Valkey, ready, script, usher
-from worker import embedded
 
 RATE = 500.0
 SECONDS = 12.0
@@ -52,7 +52,7 @@ async def site(
     with tempfile.TemporaryDirectory(prefix="usher-torture-") as name:
         folder = Path(name)
         env = {"LD_PRELOAD": str(shim)} if shim else {}
-        valkey = Valkey(folder / "valkey", embedded.free_port(), env, **settings)
+        valkey = Valkey(folder / "valkey", free_port(), env, **settings)
         receiver, port = receiver_for(folder, valkey.url, wait=wait)
         valkey.start()
         receiver.start()
@@ -67,7 +67,7 @@ async def site(
 def receiver_for(folder: Path, redis_url: str, *, wait: str | None) -> tuple[Process, int]:
     """Return a receiver on a free port, not yet started; one that waits, if it says for what."""
     (folder / "rooms.toml").write_text(f'account = "{ACCOUNT}"\n')
-    port = embedded.free_port()
+    port = free_port()
     env = {"REDIS_URL": redis_url, "WHOP_WEBHOOK_SECRET": SECRET, "USHER_PORT": str(port)}
     if wait:
         return script("waiting_receiver", folder, TORTURE_WAIT=wait, **env), port

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import redis
+from ports import free_port
 
 from torture import figures
 from torture.load import Load
 from torture.processes import Process, Sentinel, Valkey, ready
 from torture.redis_faults import RATE, asked_for, receiver_for, row
 from torture.wire import Gate, Passage
-from worker import embedded
 
 SECONDS = 20.0
 CUT_OFF = 12.0
@@ -97,19 +97,16 @@ async def cluster(*, waits: bool, **settings: str) -> AsyncIterator[Cluster]:
     """Run everything; `waits` has the receiver wait for a replica, as Usher's own does."""
     async with contextlib.AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="usher-torture-")))
-        primary_port = embedded.free_port()
+        primary_port = free_port()
         network = Network(primary_port)
         shown = await stack.enter_async_context(network.running())
         announced = {"replica_announce_port": str(shown), "replica_announce_ip": "127.0.0.1"}
         primary = Valkey(folder / "primary", primary_port, **announced, **settings)
         copies = {"replicaof": f"127.0.0.1 {shown}", "repl_diskless_sync_delay": "0"}
         replicas = [
-            Valkey(folder / f"replica{n}", embedded.free_port(), **copies, **settings)
-            for n in range(2)
+            Valkey(folder / f"replica{n}", free_port(), **copies, **settings) for n in range(2)
         ]
-        sentinels = [
-            Sentinel(folder / f"sentinel{n}", embedded.free_port(), shown) for n in range(3)
-        ]
+        sentinels = [Sentinel(folder / f"sentinel{n}", free_port(), shown) for n in range(3)]
         hosts = ",".join(f"127.0.0.1:{one.port}" for one in sentinels)
         url = f"redis+sentinel://{hosts}/usher/0"
         receiver, port = receiver_for(folder, url, wait=None if waits else "none")

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import threading
 from pathlib import Path
 
 import msgspec
@@ -22,6 +23,7 @@ class Keeper:
         self._whop = whop
         self._path = path
         self._saved = -1
+        self._writing = threading.Lock()
 
     def load(self) -> None:
         """Take over the file, if there is one.
@@ -55,8 +57,9 @@ class Keeper:
         """Replace the file as a whole, so that a crash leaves the old one or the new one."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         fresh = self._path.with_suffix(".new")
-        with fresh.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(self._path)
+        with self._writing:  # at the end a save may be under way in its thread
+            with fresh.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            fresh.replace(self._path)
