@@ -10,28 +10,43 @@ async def main() -> None:
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Callable
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sized
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import local_whop
 import redis.asyncio
-from arq.worker import Worker
-from local_whop import ACCOUNT, API_KEY, SECRET, Server
+from local_whop import ACCOUNT, API_KEY, PATIENCE, SECRET, Server
 
 from webhooks.app import create_app
-from webhooks.inbox import Inbox, connect
+from webhooks.inbox import WAKE, Inbox, connect, job
 from webhooks.signature import Secrets
 from worker import jobs, main, rules
+from worker.health import Pulse
 from worker.leases import Leases
+from worker.memory.places import Place
 from worker.sandbox.bodies import NewExperience, NewProduct
 from worker.sandbox.state import LATEST, LocalWhop, SeedProduct
-from worker.store import Place, Store
+from worker.store import Store
 from worker.subjects import Subjects, milliseconds
-from worker.whop.client import CHAT_APP, NEEDS
+from worker.tools import Tools
+from worker.whop.client import CHAT_APP
+from worker.whop.permissions import NEEDS
 
 HEAD = f'account = "{ACCOUNT}"\ntimezone = "America/New_York"\n'
+
+_AGAIN = f"""{WAKE}
+for i = 3, #ARGV do
+  local subject = ARGV[i]
+  local at = redis.call('ZSCORE', prefix .. 'due', subject)
+  local body = string.gsub(ARGV[2], 'SUBJECT', function() return subject end)
+  if at then wake(subject, at, body) end
+end
+"""
+"""Lua: see to it that subjects have a job. The sweep would do more, and too much where it comes at
+any moment: it takes a job that arq has just taken for a dead worker's, and arq runs it twice."""
 
 
 def now() -> datetime:
@@ -71,12 +86,13 @@ class Community:
 
     async def work(self) -> None:
         """Start one more worker."""
-        worker = Worker(**main.options(self.settings, clock=self.clock), handle_signals=False)
+        options = main.options(self.settings, clock=self.clock)
+        worker = main.Lane("members", Pulse(time.monotonic), handle_signals=False, **options)
         self.latest = worker
         stopping = asyncio.Event()
         running = asyncio.create_task(main.run_until(stopping, worker))
         self.workers.append((stopping, running))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while not worker._last_health_check and not running.done():  # noqa: ASYNC110 - arq has no event
                 await asyncio.sleep(0.01)
 
@@ -98,18 +114,45 @@ class Community:
         await self.work()
         await self.settled()
 
-    async def settled(self, seconds: float = 20) -> None:
+    @contextlib.asynccontextmanager
+    async def workbench(self) -> AsyncIterator[Tools]:
+        """Give out what jobs work with, for a test that does them itself.
+
+        Where no worker runs, nothing comes in between: no worker's cron either.
+        """
+        async with main._client(self.settings) as http:
+            redis_ = connect(self.settings.redis_url)
+            try:
+                yield main.assemble(self.settings, redis_, http, self.clock)
+            finally:
+                await redis_.aclose()
+
+    async def settled(self) -> None:
         """Wait until all deliveries are out, and nobody has anything to do now.
 
         Where a test has a clock of its own, arq, which goes by ours, takes a job before its time
-        and drops it: then the sweep, which mends that after seconds, is asked to come at once.
+        and drops it: then another is made at once. The sweep would do that after seconds.
         """
         ours = abs(self.clock() - now()) < timedelta(hours=1)
-        async with asyncio.timeout(seconds):
-            while len(self.whop.outbox) or await self.due():
+        async with asyncio.timeout(PATIENCE):
+            while not await self._quiet(self.due):
                 await asyncio.sleep(0.01)
                 if not ours:
-                    await self.subjects.sweep(self.clock() + timedelta(seconds=4))
+                    await self.wake()
+
+    async def _quiet(self, waiting: Callable[[], Awaitable[Sized]]) -> bool:
+        """Say whether nothing was out for delivery, and nobody waited, at one and the same time.
+
+        While Redis is asked, a job may end whose last call is told of by a delivery: that was not
+        out yet when the outbox was looked at, and the job waits no more.
+        """
+        outbox = self.whop.outbox
+        before = outbox._seq  # it counts what is put into the outbox, and what comes of it
+        return not (len(outbox) or len(await waiting()) or outbox._seq != before)
+
+    async def wake(self) -> None:
+        """Make anew the jobs that arq dropped of those who are due."""
+        await self.redis.eval(_AGAIN, 0, self.prefix, job("SUBJECT", 0), *await self.due())
 
     async def due(self) -> list[str]:
         """Return the subjects that want a look now, or in the blink of an eye."""
@@ -156,7 +199,7 @@ class Community:
 
     async def until_team_is_known(self, size: int) -> None:
         """Wait for a worker to have asked who the admins are."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while len(await self.store.team() or ()) < size:  # noqa: ASYNC110 - a worker asks
                 await asyncio.sleep(0.01)
 
@@ -179,19 +222,35 @@ class Community:
 
     async def all_settled(self) -> None:
         """Wait for the pauses of what failed, too; for rooms without a schedule."""
-        async with asyncio.timeout(30):
-            while len(self.whop.outbox) or await self.redis.zcard(f"{self.prefix}due"):  # noqa: ASYNC110 - others do the work
+        async with asyncio.timeout(PATIENCE):
+            while not await self._quiet(self.waiting):  # noqa: ASYNC110 - others do the work
                 await asyncio.sleep(0.02)
+
+    async def waiting(self) -> list[str]:
+        """Return the subjects that want a look, now or at some time."""
+        found = await self.redis.zrange(f"{self.prefix}due", 0, -1)
+        return [subject.decode() for subject in found]
+
+    async def until_let_go(self, subject: str) -> None:
+        """Wait until nobody looks at a subject."""
+        async with asyncio.timeout(PATIENCE):
+            while await self.redis.exists(f"{self.prefix}lock:{subject}"):  # noqa: ASYNC110 - a worker does
+                await asyncio.sleep(0.01)
 
     async def until_delivered(self) -> None:
         """Wait for all deliveries to be out."""
         await local_whop.until(lambda: not len(self.whop.outbox))
 
     async def bring_forward(self) -> None:
-        """Have everybody looked at who waits for a pause to end."""
+        """Have everybody looked at who waits for a pause to end.
+
+        Whoever is looked at just now comes after that: the look began before whatever the test has
+        changed, and where it fails, its pause would be longer than our wish.
+        """
         inbox = Inbox(self.redis, ACCOUNT)
-        for subject in await self.redis.zrange(f"{self.prefix}due", 0, -1):
-            await inbox.mark(subject.decode(), "test", milliseconds(self.clock()))
+        for subject in await self.waiting():
+            await self.until_let_go(subject)
+            await inbox.mark(subject, "test", milliseconds(self.clock()))
 
     async def age_failures(self, *, hours: int) -> None:
         """Have what fails now have begun to fail so long ago."""
@@ -247,6 +306,7 @@ async def running(
         clock=lambda: clock().timestamp(),
     )
     async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(inbox.close)  # after the receiver has ended its last request
         receiver = await stack.enter_async_context(local_whop.serving(app))
         whop = local_whop.build(
             products=[
@@ -280,7 +340,6 @@ async def running(
             while seller.workers:
                 await seller.rest()
             await client.aclose()
-            await inbox.close()
 
 
 async def at(seller: Community, clock: Clock, t: datetime) -> None:

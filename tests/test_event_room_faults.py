@@ -117,7 +117,7 @@ def test_a_lock_that_was_refused_once_is_made_up_for_within_minutes(redis_url):
             await at(seller, clock, OPENING)
             seller.whop.faults.failures = [Failure(operation="chat_channels.update", status=403)]
             await at(seller, clock, LOCK)
-            assert (await seller.channel("ama")).who_can_post == "everyone"
+            assert seller.server.journal.counts["chat_channels.update"][403] == 1
             for minutes in (1, 2, 3):
                 clock.at = LOCK + timedelta(minutes=minutes)
                 await watch(seller)
@@ -287,6 +287,7 @@ def test_calendars_are_read_while_a_crowd_of_buyers_waits(redis_url, calendar):
             await seller.until_delivered()
             somebody = Leases(seller.redis, seller.prefix, "test")
             async with somebody.holding("making:course/1"):  # all of them wait for their room
+                await seller.redis.persist(f"{seller.prefix}lock:making:course/1")
                 await seller.work()
                 await until_read(seller, clock.at)
                 assert seller.calls("memberships.create") == 0

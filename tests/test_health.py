@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import json
-import socket
 from collections.abc import AsyncIterator
 from datetime import timedelta
 
@@ -11,6 +10,7 @@ import community
 import httpx
 import local_whop
 import pytest
+from ports import free_port
 from test_breaker import Probes, fail
 from test_catchup import lose
 
@@ -192,8 +192,7 @@ def test_a_wait_for_the_quota_is_counted_and_a_mere_look_is_not():
 
 def test_the_pages_are_served_where_a_port_is_said_and_nowhere_else():
     async def main():
-        with socket.create_server(("127.0.0.1", 0)) as one:
-            port = one.getsockname()[1]
+        port = free_port()
         async with serving(idle(), "127.0.0.1", port), httpx.AsyncClient() as client:
             answer = await client.get(f"http://127.0.0.1:{port}/healthz")
             assert json.loads(answer.content) == {"status": "alive"}
@@ -212,11 +211,12 @@ def test_the_loops_of_a_whole_worker_are_heard(redis_url):
         async with community.running(redis_url, COURSE, workers=0) as seller:
             health = worker._health()
             options = worker.options(seller.settings, health=health)
-            lane = worker._Lane("members", health.pulse, handle_signals=False, **options)
+            lane = worker.Lane("members", health.pulse, handle_signals=False, **options)
             stopping = asyncio.Event()
             running = asyncio.create_task(worker.run_until(stopping, lane))
             read = seller.server.journal.of  # at its start it catches up, among other things
-            await local_whop.until(lambda: read("webhooks.list_deliveries"), seconds=10)
+            await local_whop.until(lambda: read("webhooks.list_deliveries"))
+            await local_whop.until(lambda: len(health.pulse.beats) == 3)
             assert sorted(health.pulse.beats) == ["house", "members", "rooms"]
             assert (await health.ready())[0]
             stopping.set()

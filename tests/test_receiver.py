@@ -32,6 +32,7 @@ from deliveries import (
     serving,
     signed,
 )
+from ports import free_port
 
 from webhooks.app import LARGEST
 from webhooks.signature import sign
@@ -175,6 +176,11 @@ def test_a_body_announced_as_too_large_is_refused_before_it_comes(
     assert posted(redis_url, request(b"", [], length=length)).code == 413
 
 
+def test_a_sender_that_writes_on_hears_that_its_body_is_too_large(redis_url: str) -> None:
+    more_than_is_on_the_way = request(bytes(32 * LARGEST), [])
+    assert posted(redis_url, more_than_is_on_the_way).code == 413
+
+
 def test_a_body_that_never_ends_is_refused_at_the_limit(redis_url: str) -> None:
     unfinished = chunked([b"x" * 65_536] * 17, []).removesuffix(b"0\r\n\r\n")
     assert posted(redis_url, unfinished).code == 413
@@ -236,7 +242,9 @@ def test_a_message_is_counted_and_leaves_no_delivery_no_job_and_no_word(
 def test_a_message_counts_once_however_often_it_is_delivered(
     redis_url: str, store: "redis.Redis"
 ) -> None:
-    answers = told(redis_url, said(message()), said(message()), said(message("msg_2")))
+    at = time.time()  # of both: ten seconds may end between them, and who writes is a voice in each
+    first, second = said(message(written=at)), said(message("msg_2", written=at))
+    answers = told(redis_url, first, first, second)
     assert [(got.code, got.status) for got in answers] == [
         (202, "accepted"),
         (200, "duplicate"),
@@ -652,7 +660,7 @@ class Own:
     """A server of this test's own, to stop and start."""
 
     def __init__(self, folder: Path) -> None:
-        self.port = embedded.free_port()
+        self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self._folder = folder
         self.process: subprocess.Popen[bytes] | None = None

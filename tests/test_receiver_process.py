@@ -18,6 +18,8 @@ import pytest
 import redis
 import redis.asyncio
 from deliveries import ACCOUNT, SECRET, answer, ask, delivery, get
+from local_whop import PATIENCE
+from ports import free_port
 
 from webhooks.durability import Unknowable, shortcomings
 from webhooks.settings import Settings, SettingsError
@@ -41,7 +43,7 @@ def environ(tmp_path: Path) -> dict[str, str]:
         "WHOP_WEBHOOK_SECRET": SECRET,
         "REDIS_URL": "redis://127.0.0.1:6379/0",
         "USHER_RULES": str(rules),
-        "USHER_PORT": str(embedded.free_port()),
+        "USHER_PORT": str(free_port()),
     }
 
 
@@ -54,7 +56,7 @@ class Running:
 
     def ended(self) -> tuple[int, list[dict[str, Any]]]:
         """Wait for its end; return the exit code and the lines that it logged."""
-        _, errors = self.process.communicate(timeout=30)
+        _, errors = self.process.communicate(timeout=PATIENCE)
         return self.process.returncode, [json.loads(line) for line in errors.splitlines()]
 
 
@@ -78,7 +80,7 @@ def receiving(environ: dict[str, str], command: list[str] | None = None) -> Iter
 
 
 def wait_until(done: Any) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE
     while not done():
         assert time.monotonic() < deadline, "it never came to that"
         time.sleep(0.01)
@@ -139,7 +141,7 @@ def test_uvicorns_own_command_runs_it_too(environ: dict[str, str], redis_url: st
 def test_it_starts_without_redis_and_lives_on_when_it_comes(
     environ: dict[str, str], tmp_path: Path
 ) -> None:
-    port = embedded.free_port()
+    port = free_port()
     environ["REDIS_URL"] = f"redis://127.0.0.1:{port}/0"
     with receiving(environ) as running:
         assert asyncio.run(ask(running.port, delivery())).code == 503

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime
 
 import local_whop
 import pytest
@@ -200,7 +201,8 @@ def test_the_sdk_looks_after_webhooks() -> None:
             assert (again.status, again.success) == (200, True)
             since = server.whop.tables.account and deliveries[0].sent_at
             assert (await whop.webhooks.replay(hook.id, sent_after=since)).queued
-            await local_whop.until(lambda: len(endpoint.heard) == 3)
+            await local_whop.until(lambda: not server.whop.outbox)
+            assert len(endpoint.heard) == 3
             assert (await whop.webhooks.test(hook.id, event="membership.updated")).success
             newest = [one async for one in await whop.webhooks.list_deliveries(hook.id)]
             assert newest[2].replayed_from == deliveries[0].id
@@ -260,7 +262,8 @@ def test_the_sdk_raises_its_typed_error(
 
 def test_the_sdk_sees_unknown_keys_missing_permissions_conflicts_and_the_quota() -> None:
     async def main() -> None:
-        async with judged() as (server, whop):
+        noon = datetime(2026, 3, 1, 12, tzinfo=UTC)  # it stays noon, and the whole minute is left
+        async with judged(clock=lambda: noon) as (server, whop):
             with pytest.raises(UnauthorizedError):
                 await sdk(server, "apik_unknown").memberships.list()
 

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import combinations
 
 import community
+import local_whop
 import pytest
 
 from webhooks.events import Delivery
@@ -138,9 +139,7 @@ def test_a_worker_mends_what_has_no_place_in_line_any_more(redis_url):
             await seller.until_delivered()
             await seller.redis.delete(f"{seller.prefix}due", f"{seller.prefix}queue")
             await seller.work()  # which sweeps at its start
-            async with asyncio.timeout(10):
-                while not seller.calls("memberships.create"):  # noqa: ASYNC110 - the worker does it
-                    await asyncio.sleep(0.02)
+            await local_whop.until(lambda: seller.calls("memberships.create"))
             await seller.settled()
             assert await seller.may_enter("ada", "course/1")
             await jobs.sweep(seller.tools())

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import redis.asyncio
+from local_whop import PATIENCE
 
 from webhooks.events import Delivery
 from webhooks.inbox import Inbox, connect
@@ -191,9 +192,9 @@ def test_a_lease_is_renewed_and_a_lost_one_cancels_its_work(redis_url):
 
             task = asyncio.create_task(work())
             await held.wait()
-            await b.redis.pexpire(f"{PREFIX}lock:room", 1000)
+            await b.redis.pexpire(f"{PREFIX}lock:room", LEASE // 2)
             await b.leases.renew()
-            assert await b.redis.pttl(f"{PREFIX}lock:room") > LEASE / 2
+            assert await b.redis.pttl(f"{PREFIX}lock:room") > LEASE // 2
             await b.redis.set(f"{PREFIX}lock:room", "somebody else")
             await b.leases.renew()
             await asyncio.wait([task])
@@ -239,7 +240,7 @@ def test_nothing_delivered_is_lost_among_many_workers(redis_url):
             stop, ids = asyncio.Event(), sorted(sent)
             workers = [asyncio.create_task(work(stop, f"w{n}")) for n in range(4)]
             await asyncio.gather(*(deliver(ids[n::6]) for n in range(6)))
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(PATIENCE):
                 while await b.redis.zcard(f"{PREFIX}due"):  # noqa: ASYNC110 - the workers do it
                     await asyncio.sleep(0.01)
             stop.set()

@@ -7,13 +7,12 @@ from collections import Counter
 from datetime import UTC, datetime, timedelta
 
 import community
-import httpx
+import local_whop
 import pytest
 
 from webhooks.events import Delivery
-from webhooks.inbox import Inbox, connect
+from webhooks.inbox import Inbox
 from worker import jobs
-from worker import main as worker
 from worker.sandbox.faults import Failure
 from worker.sandbox.records import Membership
 from worker.subjects import milliseconds
@@ -56,7 +55,7 @@ def test_two_hundred_buyers_fill_four_cohorts_of_fifty_through_four_workers(redi
         async with community.running(redis_url, COURSE, workers=4) as seller:
             for n in range(200):
                 seller.whop.memberships.buy("prod_course", f"buyer{n}")
-            await seller.settled(60)
+            await seller.settled()
             assert seller.rooms() == [f"Course, cohort {n}" for n in (1, 2, 3, 4)]
             cohorts = Counter([await seller.cohort("course", f"buyer{n}") for n in range(200)])
             assert cohorts == {"1": 50, "2": 50, "3": 50, "4": 50}
@@ -253,23 +252,21 @@ def test_work_that_is_cut_off_gives_its_subject_back(redis_url):
     async def main():
         async with (
             community.running(redis_url, COURSE, workers=0) as seller,
-            httpx.AsyncClient(base_url=seller.settings.api_url) as http,
+            seller.workbench() as tools,
         ):
             seller.whop.memberships.buy("prod_course", "ada")
             await seller.until_delivered()
             (subject,) = await seller.due()
             seller.whop.faults.latency_seconds = 1
-            tools = worker.assemble(seller.settings, connect(redis_url), http, community.now)
             running = asyncio.create_task(jobs.run(tools, subject))
             lock = f"{seller.prefix}lock:{subject}"
-            async with asyncio.timeout(5):
-                while not await seller.redis.exists(lock):  # noqa: ASYNC110 - the job takes it
-                    await asyncio.sleep(0.01)
+            await local_whop.until(lambda: tools.leases._held)  # it has it, and knows
+            assert await seller.redis.exists(lock)
             running.cancel()
             await asyncio.wait([running])
+            assert running.cancelled()
             assert not await seller.redis.exists(lock)
             assert await seller.due() == [subject]  # and whoever comes next does it
-            await tools.inbox.close()
 
     asyncio.run(main())
 
@@ -278,23 +275,19 @@ def test_a_job_that_cannot_be_settled_does_not_keep_its_subject(redis_url):
     async def main():
         async with (
             community.running(redis_url, COURSE, workers=0) as seller,
-            httpx.AsyncClient(base_url=seller.settings.api_url) as http,
+            seller.workbench() as tools,
         ):
             seller.whop.memberships.buy("prod_course", "ada")
             await seller.until_delivered()
             (subject,) = await seller.due()
             seller.whop.faults.latency_seconds = 0.1
-            tools = worker.assemble(seller.settings, connect(redis_url), http, community.now)
             running = asyncio.create_task(jobs.run(tools, subject))
-            async with asyncio.timeout(5):
-                while not tools.leases._held:  # noqa: ASYNC110 - the job takes it
-                    await asyncio.sleep(0.01)
+            await local_whop.until(lambda: tools.leases._held)
             await seller.redis.rename(f"{seller.prefix}job", "aside")
             await seller.redis.set(f"{seller.prefix}job", "Redis refuses to settle with this")
             await asyncio.wait([running])
             assert running.exception() is not None
             assert tools.leases._held == {}  # or it would be renewed, and nobody could claim it
-            await tools.inbox.close()
 
     asyncio.run(main())
 
@@ -306,9 +299,11 @@ def _hint(id_: str, user: str) -> Delivery:
 
 def test_a_missing_permission_stops_at_once_and_a_restart_tries_again(redis_url, capsys):
     async def main():
-        async with community.running(redis_url, COURSE) as seller:
+        async with community.running(redis_url, COURSE, workers=0) as seller:
             seller.forbid("membership:create")
             seller.whop.memberships.buy("prod_course", "ada")
+            await seller.until_delivered()  # one that comes after the death is one more try
+            await seller.work()
             await seller.settled()
             (death,) = (await seller.dead()).values()
             assert "membership:create" in death.reason
@@ -377,8 +372,8 @@ def test_a_job_that_was_lost_is_made_anew(redis_url):
             await seller.redis.delete(f"{seller.prefix}queue")  # a flushed queue
             for key in await seller.redis.keys("arq:job:*"):
                 await seller.redis.delete(key)
-            await seller.work()
             assert await seller.subjects.sweep(datetime.now(UTC) + timedelta(seconds=5))
+            await seller.work()
             await seller.settled()
             assert await seller.may_enter("ada", "course/1")
 
