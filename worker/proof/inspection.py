@@ -117,9 +117,7 @@ def _put_away(
                 f"({members[one.product]}) keep their access; make it hidden again"
             )
             found.append(
-                Difference(
-                    Kind.PUT_AWAY, f"room:{key}", why, key, id=one.product, cure=Cure.PERSON
-                )
+                Difference(Kind.PUT_AWAY, f"room:{key}", why, key, id=one.product, cure=Cure.PERSON)
             )
     return found
 
