@@ -165,7 +165,12 @@ CALLS: dict[str, tuple[Call, Call]] = {
     ),
     "plans": (
         lambda us: us.plans("prod_a"),
-        lambda sdk: sdk.variants.list(account_id=ACCOUNT, product_ids=["prod_a"], first=100),
+        lambda sdk: sdk.variants.list(
+            account_id=ACCOUNT,
+            product_ids=["prod_a"],
+            visibilities=["visible", "hidden", "archived"],
+            first=100,
+        ),
     ),
     "create_free_plan": (
         lambda us: us.create_free_plan(product="prod_a", key=KEY),

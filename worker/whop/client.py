@@ -141,8 +141,12 @@ class Whop:
         return Product.read(await self._wire.post("products", body, key=key, tries=1))
 
     async def plans(self, product: str) -> list[Plan]:
-        """Return the plans of a product."""
-        query = {"account_id": self._account, "product_ids": [product]}
+        """Return the plans of a product, archived ones too: those of an archived product may be."""
+        query = {
+            "account_id": self._account,
+            "product_ids": [product],
+            "visibilities": [*LIVING, ARCHIVED],
+        }
         return [Plan.read(row) async for row in self._wire.pages("variants", query)]
 
     async def create_free_plan(self, *, product: str, key: str) -> Plan:
