@@ -28,6 +28,7 @@ from worker.health import Pulse
 from worker.leases import Leases
 from worker.memory.places import Place
 from worker.sandbox.bodies import NewExperience, NewProduct
+from worker.sandbox.deliveries import Sender
 from worker.sandbox.state import LATEST, LocalWhop, SeedProduct
 from worker.store import Store
 from worker.subjects import Subjects, milliseconds
@@ -321,7 +322,8 @@ async def running(
             retry_seconds=retry_seconds,
             seed_number=seed,
         )
-        server = await stack.enter_async_context(local_whop.running(whop))
+        patient = Sender(whop, timeout_seconds=PATIENCE)  # who is slow to answer is no failure
+        server = await stack.enter_async_context(local_whop.running(whop, sender=patient))
         client = redis.asyncio.Redis.from_url(redis_url)
         settings = main.Settings(
             rules=parsed,

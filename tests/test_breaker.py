@@ -392,7 +392,7 @@ def test_one_member_whom_whop_always_fails_for_makes_nobody_wait(redis_url):
             seller.whop.faults.failures = [
                 Failure(operation="memberships.list", status=500, times=10**9)
             ]
-            for n in range(8):
+            for n in range(16):
                 seller.whop.memberships.buy("prod_course", f"buyer{n}")
             asked = len(seller.server.journal.of("permissions.list"))
             await local_whop.until(
