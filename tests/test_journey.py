@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from webhooks.events import Delivery
 from webhooks.inbox import Inbox
+from worker.supervisor import end
 
 LOUNGE = """
 [rooms.lounge]
@@ -247,8 +248,7 @@ async def slowest_answer(seller):
     try:
         yield answers
     finally:
-        asking.cancel()
-        await asyncio.wait([asking])
+        await end([asking])
 
 
 def test_what_was_missed_while_nobody_worked_is_one_look_and_one_change(redis_url):

@@ -31,6 +31,7 @@ from worker.proof.inspection import inspect
 from worker.provision import ROOM_KEY
 from worker.sandbox import app as local_whop
 from worker.sandbox.bodies import ProductPatch
+from worker.sandbox.faults import Failure
 
 NEW_YORK = ZoneInfo("America/New_York")
 NUUK = ZoneInfo("America/Nuuk")  # where the hour from 23:00 to midnight is skipped
@@ -399,5 +400,35 @@ def test_a_chat_that_the_rules_name_by_its_id_may_be_called_otherwise(redis_url)
             await seller.restart()
             assert chat.name == "News"
             assert (await inspect(seller.tools())).differences == []
+
+    asyncio.run(main())
+
+
+def test_an_answer_that_whop_repeats_from_before_is_no_new_place(redis_url):
+    """A try took effect and was not told of; somebody ended what it made; the buyer buys again."""
+
+    async def main():
+        async with (
+            community.running(redis_url, COURSE, workers=0) as seller,
+            seller.workbench() as tools,
+        ):
+
+            async def look():
+                await seller.until_delivered()
+                await jobs.run(tools, f"member:{ada.id}")
+
+            seller.whop.memberships.buy("prod_course", "ada")
+            ada = seller.whop.people.user("ada")
+            fails = Failure(operation="memberships.create", status=500, after=True, times=1)
+            seller.whop.faults.failures = [fails]
+            await look()
+            for one in list(seller.whop.index.by_user[ada.id]):
+                seller.whop.memberships.set_status(one.id, "canceled")
+            await look()
+            seller.whop.memberships.buy("prod_course", "ada")
+            await look()
+            assert await seller.may_enter("ada", "course/1")
+            live = [m for m in seller.whop.index.by_user[ada.id] if m.entitled]
+            assert len(live) == 2  # the purchase, and one place
 
     asyncio.run(main())

@@ -16,6 +16,7 @@ from worker import jobs
 from worker.sandbox.faults import Failure
 from worker.sandbox.records import Membership
 from worker.subjects import milliseconds
+from worker.supervisor import end
 
 COURSE = """
 [rooms.course]
@@ -262,8 +263,7 @@ def test_work_that_is_cut_off_gives_its_subject_back(redis_url):
             lock = f"{seller.prefix}lock:{subject}"
             await local_whop.until(lambda: tools.leases._held)  # it has it, and knows
             assert await seller.redis.exists(lock)
-            running.cancel()
-            await asyncio.wait([running])
+            await end([running])
             assert running.cancelled()
             assert not await seller.redis.exists(lock)
             assert await seller.due() == [subject]  # and whoever comes next does it

@@ -17,6 +17,7 @@ from worker.provision import ready_place
 from worker.tools import Tools
 from worker.whop.answers import last
 from worker.whop.errors import Conflict, Missing, Rejected
+from worker.whop.types import Membership
 
 log = structlog.get_logger()
 
@@ -55,12 +56,12 @@ async def _give(tools: Tools, user: str, known: Member, give: Give) -> Step:
     )
     known.grants[room.key] = intended
     await tools.store.save_member(user, known)  # known to be ours, whatever happens next
-    idempotency = f"usher/{tools.rules.account}/{key}/{user}/{known.salt}"
     if room.grant == "invite":
+        idempotency = _idempotency(tools, key, user, known)
         await tools.whop.invite(plan=intended.plan, user=user, key=idempotency)
         what, held = "member.invited", replace(intended, invited=True)
     else:
-        made = await tools.whop.create_membership(plan=intended.plan, user=user, key=idempotency)
+        made = await _make(tools, key, user, known, intended.plan)
         known.seen[made.id] = Seen.of(made)
         what, held = "member.granted", replace(intended, membership=made.id)
     answer = last()
@@ -68,6 +69,25 @@ async def _give(tools: Tools, user: str, known: Member, give: Give) -> Step:
     await tools.store.granted(user, known, key)
     log.info(what, room=key, membership=held.membership, why=give.why)
     return Step(tools.clock(), what, give.why, key, held.membership, call=answer)
+
+
+async def _make(tools: Tools, key: str, user: str, known: Member, plan: str) -> Membership:
+    """Make a membership, and not be content with one that was made before and is over.
+
+    What was live when we looked would have been adopted. So an answer that names one of those seen
+    is Whop's to an attempt that broke off, told again: somebody has ended that one since.
+    """
+    idempotency = _idempotency(tools, key, user, known)
+    made = await tools.whop.create_membership(plan=plan, user=user, key=idempotency)
+    if made.id in known.seen:
+        known.salt += 1
+        idempotency = _idempotency(tools, key, user, known)
+        made = await tools.whop.create_membership(plan=plan, user=user, key=idempotency)
+    return made
+
+
+def _idempotency(tools: Tools, key: str, user: str, known: Member) -> str:
+    return f"usher/{tools.rules.account}/{key}/{user}/{known.salt}"
 
 
 async def _cohort(tools: Tools, room: Room, user: str, bought: datetime) -> str:
