@@ -1,7 +1,6 @@
 """Where proof could do harm, or deceive: each as the sequence of events that once did."""
 
 import asyncio
-import contextlib
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -28,6 +27,7 @@ from worker.proof import inspection
 from worker.sandbox.bodies import NewPlan
 from worker.sandbox.faults import Failure
 from worker.subjects import milliseconds
+from worker.supervisor import end
 from worker.whop.types import Attempt, Webhook
 
 COURSE = """
@@ -284,9 +284,7 @@ def test_a_turn_that_breaks_is_not_the_last(redis_url, capsys):
             await local_whop.until(lambda: "breaker.broke" in capsys.readouterr().out)
             assert not keeping.done()
         finally:
-            keeping.cancel()
-            with contextlib.suppress(asyncio.CancelledError, Exception):
-                await keeping
+            await end([keeping])
             await redis.aclose()
 
     asyncio.run(main_())

@@ -284,7 +284,8 @@ class Inbox:
             return False
 
     async def close(self) -> None:
-        """Close the connections."""
+        """Let what is on its way arrive, and close the connections."""
+        await asyncio.gather(*self._senders, return_exceptions=True)
         await self.redis.aclose()
 
     async def _run(self, script: str, *arguments: Any) -> int:

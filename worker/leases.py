@@ -83,10 +83,15 @@ class Leases:
         return bool(await self._redis.exists(self._prefix + name))
 
     async def renew(self) -> None:
-        """Renew all that is held, once; cancel the work whose lease somebody else has by now."""
+        """Renew all that is held, once; cancel the work whose lease somebody else has by now.
+
+        It is cancelled each time until it gives up: one cancel can be lost in the Redis client's
+        timeouts.
+        """
         for name, (token, task) in list(self._held.items()):
             kept = await self._renew(keys=[self._prefix + name], args=[token, LEASE])
             if not kept and self._held.get(name) == (token, task):
-                self.forget(name)
-                if task:
+                if task is None or task.done():
+                    self.forget(name)
+                else:
                     task.cancel()

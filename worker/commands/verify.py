@@ -32,6 +32,7 @@ from worker.proof.recall import recall
 from worker.reasons import FIRST_PURCHASE, VERIFY
 from worker.rules import Rules
 from worker.subjects import milliseconds
+from worker.supervisor import end
 from worker.tools import Tools
 from worker.whop.errors import WhopError
 from worker.words import counted
@@ -143,7 +144,7 @@ async def _working(settings: main.Settings, clock: Callable[[], datetime]) -> As
             try:
                 yield tools
             finally:
-                renewing.cancel()
+                await end([renewing])
     finally:
         await redis.aclose()
 
