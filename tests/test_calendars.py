@@ -1166,6 +1166,21 @@ def test_a_change_is_told_again_until_somebody_was_set_to_look(redis_url):
     asyncio.run(main())
 
 
+def test_of_two_readings_the_one_that_began_later_counts(redis_url):
+    async def main():
+        async with following(redis_url) as diary:
+            diary.later(minutes=1)
+            diary.bench.publisher.publish(SERIES)
+            await diary.refresh()
+            new = await diary.starts()
+            diary.later(minutes=-1)  # a slow one, that began before and had the file as it was then
+            diary.bench.publisher.publish(SINGLE)
+            assert await diary.refresh() == set()
+            assert await diary.starts() == new
+
+    asyncio.run(main())
+
+
 def test_a_calendar_that_is_not_new_is_neither_sent_nor_read(redis_url):
     async def main():
         async with following(redis_url) as diary:

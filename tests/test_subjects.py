@@ -15,7 +15,7 @@ from local_whop import PATIENCE
 from webhooks.events import Delivery
 from webhooks.inbox import Inbox, connect
 from worker.leases import LEASE, Leases
-from worker.subjects import Claim, Subjects, milliseconds
+from worker.subjects import IN_PROGRESS, OVERDUE, Claim, Subjects, milliseconds
 
 ACCOUNT = "biz_test"
 PREFIX = f"usher:{ACCOUNT}:"
@@ -170,9 +170,11 @@ def test_the_sweep_frees_the_job_of_a_worker_that_was_killed(redis_url):
         async with bench(redis_url) as b:
             await b.inbox.put(delivery("msg_1"))
             (job,) = await b.jobs()
-            await b.redis.set(b"arq:in-progress:" + job, "1")
-            await claimed(b.subjects)
             later = now() + timedelta(seconds=5)
+            await b.redis.set(b"arq:in-progress:" + job, "1", px=IN_PROGRESS)
+            assert await b.subjects.sweep(later) == []  # it was picked just now
+            await b.redis.set(b"arq:in-progress:" + job, "1", px=IN_PROGRESS - OVERDUE - 1)
+            await claimed(b.subjects)
             assert await b.subjects.sweep(later) == []  # its lease is alive
             await b.redis.delete(f"{PREFIX}lock:member:user_1")  # as it ends after 15 seconds
             assert await b.subjects.sweep(later) == ["member:user_1"]

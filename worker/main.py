@@ -12,7 +12,7 @@ import signal
 import time
 import zoneinfo
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import httpx
@@ -35,6 +35,7 @@ from worker.meters import Meters
 from worker.proof.inspection import nightly
 from worker.settings import Settings, SettingsError
 from worker.startup import know_ours, look_round
+from worker.subjects import JOB_LIMIT
 from worker.supervisor import FINISH, a_second, close, end, keep_running, run_until
 
 __all__ = ["Settings", "SettingsError", "assemble", "catch_up", "clock", "options", "work"]
@@ -160,7 +161,7 @@ def _lane(settings: Settings, queue: str, jobs: int) -> dict[str, Any]:
         "job_deserializer": decode,
         "keep_result": 0,
         "max_tries": 1_000_000,
-        "job_timeout": timedelta(hours=1),
+        "job_timeout": JOB_LIMIT,
         "job_completion_wait": FINISH,
         "max_jobs": jobs,
         "poll_delay": POLL,

@@ -28,6 +28,12 @@ BUSY_AGAIN: Final = 1000
 OVERDUE: Final = 3000
 """Milliseconds past due after which the sweep asks whether a subject still has a job."""
 
+JOB_LIMIT: Final = timedelta(hours=1)
+"""How long a job may run before arq cuts it off."""
+
+IN_PROGRESS: Final = (JOB_LIMIT + timedelta(seconds=10)) // timedelta(milliseconds=1)
+"""Milliseconds for which arq takes a job for running once it was picked."""
+
 LATELY: Final = timedelta(minutes=15)
 """For so long what is due, or fails and is tried again, counts as being worked on."""
 
@@ -109,10 +115,12 @@ for _, subject in ipairs(late) do
     redis.call('HDEL', prefix .. 'job', subject)
     wake(subject, now, (string.gsub(ARGV[3], 'SUBJECT', function() return subject end)))
     mended[#mended + 1] = subject
-  elseif redis.call('EXISTS', 'arq:in-progress:' .. job) == 1
-    and redis.call('EXISTS', prefix .. 'lock:' .. subject) == 0 then
-    redis.call('DEL', 'arq:in-progress:' .. job)
-    mended[#mended + 1] = subject
+  elseif redis.call('EXISTS', prefix .. 'lock:' .. subject) == 0 then
+    local left = redis.call('PTTL', 'arq:in-progress:' .. job)
+    if left ~= -2 and left < {IN_PROGRESS - OVERDUE} then
+      redis.call('DEL', 'arq:in-progress:' .. job)
+      mended[#mended + 1] = subject
+    end
   end
 end
 local received = prefix .. 'received'

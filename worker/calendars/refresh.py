@@ -129,7 +129,7 @@ class Calendars:
                 change = partial(Feed.taken, got=got, reading=reading, asked=asked, now=now)
         except Broken as error:
             change = partial(Feed.failed, why=str(error), now=now)
-        before, after = await self._update(feed, change)
+        before, after = await self._update(feed, partial(_unless_newer, change=change, now=now))
         if after.expanded_at:
             for room in rooms:
                 await self._redis.set(self._fed + room, feed, ex=LIFE)
@@ -159,6 +159,11 @@ class Calendars:
                 except WatchError:
                     continue
                 return before, after
+
+
+def _unless_newer(known: Feed, *, change: Callable[[Feed], Feed], now: datetime) -> Feed:
+    """Return what is known after a reading that began at an instant: the later of two counts."""
+    return known if known.checked_at and known.checked_at > now else change(known)
 
 
 def _decoded(value: Any) -> Feed:
