@@ -432,3 +432,23 @@ def test_an_answer_that_whop_repeats_from_before_is_no_new_place(redis_url):
             assert len(live) == 2  # the purchase, and one place
 
     asyncio.run(main())
+
+
+def test_what_a_try_made_and_was_not_told_of_is_found_by_the_next(redis_url):
+    async def main():
+        async with community.running(redis_url, COURSE) as seller:
+            seller.whop.faults.ignore_idempotency = FORGETFUL
+            seller.whop.faults.failures = [
+                Failure(operation=operation, status=500, after=True, times=1)
+                for operation in FORGETFUL
+            ]
+            seller.whop.memberships.buy("prod_course", "ada")
+            await seller.all_settled()
+            assert await seller.may_enter("ada", "course/1")
+            assert made(seller) == (
+                2,
+                1,
+                2,
+            )  # the seller's and the cohort's, the purchase and the place
+
+    asyncio.run(main())
