@@ -87,7 +87,7 @@ class Community:
 
     def usher(self, command: str, *options: str) -> "subprocess.Popen[bytes]":
         """Run one of Usher's commands."""
-        return self.start(command, ["-m", "worker.cli", command, *options])
+        return self.start(command, ["-m", "worker.cli.main", command, *options])
 
     def work(self, quota: tuple[int, int], name: str) -> "subprocess.Popen[bytes]":
         """Run a worker that counts on another quota than Whop's."""

@@ -86,7 +86,7 @@ def planned(path: Path, rounds: int) -> None:
     """Print how long the plan takes as a process, beside the reference in the same round."""
     environ = {**os.environ, "USHER_RULES": str(path)}
     asked = ["--days", "14", "--from", START.strftime("%Y-%m-%d")]
-    plan = [sys.executable, "-m", "worker.cli", "plan", *asked]
+    plan = [sys.executable, "-m", "worker.cli.main", "plan", *asked]
     reference = [sys.executable, "-c", REFERENCE, str(path)]
     pairs = [(_cost(reference, environ), _cost(plan, environ)) for _ in range(rounds)]
     beside, took = ([cost[0] for cost in costs] for costs in zip(*pairs, strict=True))

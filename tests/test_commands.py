@@ -17,7 +17,8 @@ from test_processes import BARE, RULES, started, usher, wait_for
 
 from webhooks.events import Delivery
 from webhooks.inbox import Inbox, connect
-from worker import cli, settings, up
+from worker import settings, up
+from worker.cli import main as cli
 from worker.calendars.feed import State as Calendar
 from worker.catchup import Found
 from worker.chatter import Chatter
@@ -302,7 +303,7 @@ def test_a_command_that_nobody_reads_ends_quietly(folder, redis_url, command):
 def unread(folder: Path, *command: str, **env: str) -> tuple[int, str]:
     """Run a command whose output nobody reads; return its exit code and what it complains of."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "worker.cli", *command],
+        [sys.executable, "-m", "worker.cli.main", *command],
         cwd=folder,
         env={**BARE, "PYTHONPATH": str(Path(__file__).parent.parent), **env},
         stdout=subprocess.PIPE,

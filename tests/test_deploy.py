@@ -18,7 +18,8 @@ from webhooks import main as receiver
 from webhooks.app import CODES
 from webhooks.events import COUNTED, INTERESTING
 from webhooks.meters import Meters
-from worker import cli, health, rules, settings
+from worker import health, rules, settings
+from worker.cli import main as cli
 from worker import main as worker
 from worker.combinations import GRANTS_ONLY
 from worker.commands.plan import lines

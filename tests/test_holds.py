@@ -10,7 +10,8 @@ from click.testing import CliRunner
 from community import Clock, at, said, watch
 from event_rooms import LOUNGE, NOON, SLOW, hold, members, say
 
-from worker import cli, jobs
+from worker import jobs
+from worker.cli import main as cli
 from worker.commands import holds
 from worker.policy.settings import Settings, WhoCanPost
 

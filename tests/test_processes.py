@@ -47,7 +47,7 @@ BARE = {"PATH": os.environ["PATH"], "USHER_LOG": "json"}
 def usher(*arguments: str, cwd: Path, **env: str) -> "subprocess.CompletedProcess[str]":
     """Run a command to its end."""
     return subprocess.run(
-        [sys.executable, "-m", "worker.cli", *arguments],
+        [sys.executable, "-m", "worker.cli.main", *arguments],
         cwd=cwd,
         env={**BARE, "PYTHONPATH": str(Path(__file__).parent.parent), **env},
         capture_output=True,
@@ -64,7 +64,7 @@ def started(
     """Run a command beside the test; its output goes to `log` in its folder."""
     with (cwd / f"{arguments[0]}.log").open("a") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "worker.cli", *arguments],
+            [sys.executable, "-m", "worker.cli.main", *arguments],
             cwd=cwd,
             env={**BARE, "PYTHONPATH": str(Path(__file__).parent.parent), **env},
             stdout=log,

@@ -159,7 +159,7 @@ def _alone(folder: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def _child(arguments: list[str], env: Mapping[str, str]) -> Iterator["subprocess.Popen[bytes]"]:
     """Run one of Usher's commands in a session of its own: Ctrl-C reaches it through us."""
-    command = [sys.executable, "-m", "worker.cli", *arguments]
+    command = [sys.executable, "-m", "worker.cli.main", *arguments]
     process = subprocess.Popen(  # noqa: S603 - our own command
         command,
         env=dict(env),

@@ -124,7 +124,7 @@ class Sentinel(Process):
 
 def usher(command: str, folder: Path, **env: str) -> Process:
     """Return an `usher` command, not yet started, in a folder with its rooms.toml."""
-    return _python(["-m", "worker.cli", command], folder, **env)
+    return _python(["-m", "worker.cli.main", command], folder, **env)
 
 
 def script(name: str, folder: Path, **env: str) -> Process:

@@ -1,6 +1,6 @@
 """The commands about members: does everybody have what they bought, and if not, why.
 
-`worker.cli` puts them under `usher`. Each imports what it needs when it runs.
+`worker.cli.main` puts them under `usher`. Each imports what it needs when it runs.
 """
 
 import asyncio

@@ -1,6 +1,6 @@
 """The commands about rooms: a person's word on them, what comes, what would come, their calendars.
 
-`worker.cli` puts them under `usher`. Each imports what it needs when it runs.
+`worker.cli.main` puts them under `usher`. Each imports what it needs when it runs.
 """
 
 import asyncio

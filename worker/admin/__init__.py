@@ -1,0 +1,1 @@
+"""What a person may ask or order, as data: nothing here prints."""

@@ -1,0 +1,1 @@
+"""What a person types: options, and how the answer is printed. It decides nothing."""
