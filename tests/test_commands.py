@@ -18,10 +18,10 @@ from test_processes import BARE, RULES, started, usher, wait_for
 from webhooks.events import Delivery
 from webhooks.inbox import Inbox, connect
 from worker import settings, up
-from worker.cli import main as cli
 from worker.calendars.feed import State as Calendar
 from worker.catchup import Found
 from worker.chatter import Chatter
+from worker.cli import main as cli
 from worker.commands import about_members, calendar_report, dead, holds, verify
 from worker.commands import plan as plans
 from worker.commands.deliveries import Deliveries

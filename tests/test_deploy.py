@@ -19,8 +19,8 @@ from webhooks.app import CODES
 from webhooks.events import COUNTED, INTERESTING
 from webhooks.meters import Meters
 from worker import health, rules, settings
-from worker.cli import main as cli
 from worker import main as worker
+from worker.cli import main as cli
 from worker.combinations import GRANTS_ONLY
 from worker.commands.plan import lines
 from worker.commands.verify import REMEDIES, SAID
