@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 
 from webhooks.inbox import Inbox
+from worker.brake import Brake
 from worker.breaker import Breaker
 from worker.calendars.refresh import Calendars
 from worker.catchup import CatchUp
@@ -60,6 +61,7 @@ def assemble(
         calendars=Calendars(redis, inbox.prefix, clock=clock),
         chatter=Chatter(redis, inbox.prefix),
         breaker=breaker,
+        brake=Brake(redis, inbox.prefix, clock),
         catch_up=CatchUp(
             inbox,
             whop,

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from webhooks.inbox import Inbox
+from worker.brake import Brake
 from worker.breaker import Breaker
 from worker.calendars.refresh import Calendars
 from worker.catchup import CatchUp
@@ -33,6 +34,7 @@ class Tools:
     calendars: Calendars
     chatter: Chatter
     breaker: Breaker
+    brake: Brake
     catch_up: CatchUp
     strays: Strays
     meters: Meters

@@ -5,7 +5,7 @@ have it; the readers take both. Instants are aware and in UTC.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -18,7 +18,11 @@ class UnexpectedShape(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Membership:
-    """One purchase, or one grant, of one user."""
+    """One purchase, or one grant, of one user.
+
+    `canceled_at` is when it was cancelled, or its cancellation was asked for; `metadata` is what
+    sellers and programs wrote on it.
+    """
 
     id: str
     status: str
@@ -29,6 +33,8 @@ class Membership:
     updated_at: datetime | None
     period_end: datetime | None
     period_start: datetime | None = None
+    canceled_at: datetime | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def read(cls, data: Mapping[str, Any]) -> "Membership":
@@ -49,6 +55,8 @@ class Membership:
             period_start=moment(
                 text(data, "current_period_start") or text(data, "renewal_period_start")
             ),
+            canceled_at=moment(text(data, "canceled_at")),
+            metadata=table(data, "metadata"),
         )
 
 
