@@ -142,7 +142,7 @@ async def serving(
     redis_url: str, *, clock: Callable[[], float] = time.time, secrets: str = SECRET
 ) -> AsyncIterator[int]:
     """Run the receiver in this loop, on a real socket with uvicorn; yields its port."""
-    inbox = Inbox(connect(redis_url), ACCOUNT)
+    inbox = Inbox(connect(redis_url, timeout=None), ACCOUNT)
     app = create_app(inbox=inbox, account=ACCOUNT, secrets=Secrets.parse(secrets), clock=clock)
     config = uvicorn.Config(
         app, http="httptools", ws="none", lifespan="off", log_config=None, access_log=False

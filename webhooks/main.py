@@ -144,7 +144,8 @@ async def _check_durability(redis: "Redis") -> None:
     """Say once how far Redis is from what production wants; wait for it if it is away."""
     while True:
         try:
-            found = await shortcomings(redis)
+            async with asyncio.timeout(_UNTIL_ASKED_AGAIN):
+                found = await shortcomings(redis)
         except Unknowable as unknowable:
             logger.warning("redis.unchecked", reason=str(unknowable), wanted=WANTED)
             return

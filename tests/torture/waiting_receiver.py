@@ -10,20 +10,21 @@ from typing import Any
 
 import webhooks.main
 from webhooks.inbox import Inbox, connect
+from webhooks.pipelines import Pipelines
 from webhooks.settings import Settings
 
 
-class WaitingInbox(Inbox):
-    """An inbox that waits for a replica, or for the disk."""
+class WaitingPipelines(Pipelines):
+    """The way of scripts to a Redis whose replica, or disk, is waited for."""
 
     command = os.environ["TORTURE_WAIT"].split()
 
-    async def _exchange(self, commands: bytes, expected: int) -> list[Any]:
+    async def _exchange(self, trip: Any, commands: bytes, expected: int) -> list[Any]:
         if self.command == ["none"]:
-            return await super()._exchange(commands, expected)
+            return await super()._exchange(trip, commands, expected)
         parts = "".join(f"${len(part)}\r\n{part}\r\n" for part in self.command)
         wait = f"*{len(self.command)}\r\n{parts}".encode()
-        *results, confirmed = await super()._exchange(commands + wait, expected + 1)
+        *results, confirmed = await super()._exchange(trip, commands + wait, expected + 1)
         if isinstance(confirmed, Exception):
             raise OSError(str(confirmed))
         if (confirmed[0] if isinstance(confirmed, list) else confirmed) < 1:
@@ -33,7 +34,9 @@ class WaitingInbox(Inbox):
 
 def main() -> None:
     settings = Settings.from_env(os.environ)
-    inbox = WaitingInbox(connect(settings.redis_url, timeout=None), settings.account)
+    redis = connect(settings.redis_url, timeout=None)
+    inbox = Inbox(redis, settings.account)
+    inbox._pipelines = WaitingPipelines(redis, inbox.prefix)
     build = webhooks.main.build
     webhooks.main.build = lambda given: build(given, store=inbox)
     webhooks.main.serve(settings)
