@@ -146,6 +146,7 @@ async def _check_durability(redis: "Redis") -> None:
         try:
             async with asyncio.timeout(_UNTIL_ASKED_AGAIN):
                 found = await shortcomings(redis)
+                await redis.connection_pool.disconnect(inuse_connections=False)  # used once
         except Unknowable as unknowable:
             logger.warning("redis.unchecked", reason=str(unknowable), wanted=WANTED)
             return

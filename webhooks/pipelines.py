@@ -93,7 +93,8 @@ class _Trip:
 class Pipelines:
     """The way of scripts to Redis; the client gives the connections, and may do without timeouts.
 
-    Its pool is left out: it lets nobody have a connection while somebody waits for one.
+    Its pool only knows of the connections, to close them at the end: it would let nobody have one
+    while somebody waits for one.
     """
 
     def __init__(self, redis: Redis, prefix: str, *, replicas: int = 0) -> None:
@@ -254,7 +255,7 @@ class Pipelines:
         loop = asyncio.get_running_loop()
         trip.stuck_at = loop.time() + _STUCK
         pool: Any = self._redis.connection_pool
-        connection: Any = self._idle.pop() if self._idle else pool.make_connection()
+        connection: Any = self._idle.pop() if self._idle else pool.get_available_connection()
         results: list[Any] = []
         try:
             await pool.ensure_connection(connection)
@@ -264,16 +265,14 @@ class Pipelines:
                 if self._replicas:  # Redis is there, and waits for them
                     trip.stuck_at = loop.time() + _STUCK + _REPLICAS_PATIENCE / 1000
         finally:
-            if len(results) < expected or len(self._idle) >= _TURNS:
-                connection.hang_up()  # whoever took it next would read our answers
-            else:
-                self._idle.append(connection)
+            if len(results) < expected:
+                connection.hang_up()  # or whoever took it next would read our answers
+            self._idle.append(connection)
         return results
 
     def _hang_up(self) -> None:
         """Close what is idle: what became of one connection may have become of all."""
-        idle, self._idle = self._idle, []
-        for connection in idle:
+        for connection in self._idle:
             connection.hang_up()
 
 
