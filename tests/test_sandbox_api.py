@@ -144,12 +144,12 @@ def test_memberships_are_created_at_the_one_documented_date_only() -> None:
         whop = api.server.whop
         plan = whop.catalog.create_plan(bodies.NewPlan(product_id="prod_ticket"))
         user = whop.people.meet("ada")
-        body = {"plan_id": plan.id, "user_id": user.id, "metadata": {"ignored": "yes"}}
+        body = {"plan_id": plan.id, "user_id": user.id, "metadata": {"usher_room": "course"}}
         assert (await api("POST", "/memberships", json=body)).status_code == 404
         made = await api("POST", "/memberships", json=body, version=CREATE)
         assert made.status_code == 200
         assert made.json()["status"] == "completed"
-        assert made.json()["metadata"] == {}
+        assert made.json()["metadata"] == {"usher_room": "course"}
         paid = whop.catalog.plans_of("prod_basic")[0].id
         refused = await api("POST", "/memberships", json=body | {"plan_id": paid}, version=CREATE)
         assert refused.status_code == 422
@@ -173,7 +173,9 @@ def test_keys_are_checked_and_missing_permissions_named() -> None:
             assert answer.status_code == 401
             assert answer.json()["error"]["type"] == "unauthorized"
         api.server.whop.tables.keys["poor"] = Key(secret="poor", permissions=frozenset())
-        answer = await Api(api.server, "poor")("GET", "/memberships")
+        nobody = await Api(api.server, "poor")("GET", "/memberships")
+        assert (nobody.status_code, nobody.json()["data"]) == (200, [])
+        answer = await Api(api.server, "poor")("GET", "/memberships/mem_1")
         assert answer.status_code == 403
         assert "member:basic:read" in message(answer)
         assert (await api.server.control.get("/api/v1/products/prod_basic")).status_code == 200

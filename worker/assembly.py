@@ -19,6 +19,7 @@ from worker.chatter import Chatter
 from worker.leases import Leases
 from worker.meters import Meters
 from worker.settings import Settings
+from worker.sight import Sight
 from worker.store import Store
 from worker.strays import Strays
 from worker.subjects import Subjects
@@ -61,6 +62,7 @@ def assemble(
         calendars=Calendars(redis, inbox.prefix, clock=clock),
         chatter=Chatter(redis, inbox.prefix),
         breaker=breaker,
+        sight=Sight(inbox, whop, clock=clock, meters=meters),
         brake=Brake(redis, inbox.prefix, clock),
         catch_up=CatchUp(
             inbox,

@@ -8,7 +8,7 @@ Its law is in `worker.policy.brake`. Redis has, under `usher:{account}:`:
     brakes              hash: room -> Engaged: the rooms whose brake is on
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, cast
 
@@ -115,6 +115,26 @@ class Brake:
                 next=f"see `usher brake show {room}`, then `usher brake release {room} --why ...` "
                 f"or `usher brake refuse {room} --why ...`",
             )
+
+    async def hold_all(self, room: str, wanted: Mapping[str, str], members: int) -> None:
+        """Put a room's brake on for takes that somebody wants all at once, by user, with why."""
+        now = self._clock()
+        await self._note(room, {user: Held(now, why) for user, why in wanted.items()})
+        await self._engage(room, Engaged(now, len(wanted), members))
+
+    async def allow(self, room: str, wanted: Mapping[str, str], *, by: str, why: str) -> None:
+        """Release takes that a person has seen before they were wanted, by user, with why."""
+        now = self._clock()
+        await self._note(
+            room,
+            {user: Held(now, reason, Word.RELEASED, by, why) for user, reason in wanted.items()},
+        )
+        await cast("Awaitable[int]", self._redis.hdel(f"{self._prefix}brakes", room))
+
+    async def _note(self, room: str, held: Mapping[str, Held]) -> None:
+        rows = {user: msgspec.json.encode(one).decode() for user, one in held.items()}
+        name = f"{self._prefix}brake:{room}"
+        await cast("Awaitable[int]", self._redis.hset(name, mapping=rows))
 
     async def settled(self, room: str, user: str) -> None:
         """Forget that a member's seat was wanted: it was taken, and still counts for the hour, or

@@ -11,6 +11,7 @@ import structlog
 from worker.memory.members import Member
 from worker.memory.trail import Step
 from worker.policy.access import ENDED, Adopt, Give, Grant, Left, Take
+from worker.policy.evidence import Unshown, waits
 from worker.policy.news import Seen
 from worker.policy.rooms import Room, calendar_cohort, instance
 from worker.provision import ready_place
@@ -101,7 +102,7 @@ async def _adopt(tools: Tools, user: str, known: Member, adopt: Adopt) -> Step:
     """Take note of a grant that Whop has and we have not: a crash, or an accepted invitation."""
     grant = known.grants[adopt.room.key]
     known.grants[adopt.room.key] = replace(
-        grant, membership=adopt.membership, invited=False, taken=False
+        grant, membership=adopt.membership, invited=False, taken=False, unproven=False
     )
     key = instance(adopt.room, grant.cohort)
     await tools.store.granted(user, known, key)
@@ -110,20 +111,28 @@ async def _adopt(tools: Tools, user: str, known: Member, adopt: Adopt) -> Step:
 
 
 async def _take(tools: Tools, user: str, known: Member, take: Take) -> Step:
-    """End Usher's own grant. What is ended already is just as well."""
+    """End Usher's own grant. What is ended already is just as well, once Whop shows it."""
     grant = known.grants[take.room.key]
     key = instance(take.room, grant.cohort)
     idempotency = f"usher/cancel/{take.membership}/{known.salt}"
     try:
         ended = await tools.whop.cancel(take.membership, key=idempotency)
         known.seen[ended.id] = Seen.of(ended)
+        proven = ended.status in ENDED
     except (Conflict, Missing) as refusal:
-        await _make_sure(tools, take.membership, refusal)
-        log.info("member.gone_already", room=key, why=str(refusal))
-    known.grants[take.room.key] = replace(grant, membership=take.membership, taken=True)
+        proven = await _shown_ended(tools, user, known, take.membership, refusal)
+    answer = last()
+    known.grants[take.room.key] = replace(
+        grant, membership=take.membership, taken=True, unproven=not proven
+    )
     await tools.store.taken(user, known, key)
-    log.info("member.revoked", room=key, membership=take.membership, why=take.why)
-    return Step(tools.clock(), "member.revoked", take.why, key, take.membership, call=last())
+    if proven:
+        log.info("member.revoked", room=key, membership=take.membership, why=take.why)
+        return Step(tools.clock(), "member.revoked", take.why, key, take.membership, call=answer)
+    now = tools.clock()
+    known.unshown[take.membership] = waits(Unshown(now, status="canceled"), now)
+    log.warning("member.end_unproven", room=key, membership=take.membership, next="it looks again")
+    return Step(now, "member.end_unproven", take.why, key, take.membership, call=answer)
 
 
 async def _left(tools: Tools, user: str, known: Member, left: Left) -> Step:
@@ -136,7 +145,29 @@ async def _left(tools: Tools, user: str, known: Member, left: Left) -> Step:
     return Step(tools.clock(), "member.left", room=key, id=left.membership)
 
 
-async def _make_sure(tools: Tools, id_: str, refusal: Rejected) -> None:
-    """Raise a refusal to end a membership again, unless it has ended or is not there."""
-    if isinstance(refusal, Conflict) and (await tools.whop.membership(id_)).status not in ENDED:
+async def _shown_ended(tools: Tools, user: str, known: Member, id_: str, refusal: Rejected) -> bool:
+    """Say whether Whop shows that a membership has ended which it would not end.
+
+    A refusal proves nothing, and that there is no such membership does not either. False where
+    neither the object nor the list has it: nothing is left to be ended, and nothing shows its end.
+
+    Raises:
+        Rejected: Whop shows that it runs; it is tried again.
+    """
+    shown = await _by_id(tools, id_)
+    if shown is None:
+        rows = await tools.whop.memberships(user)
+        shown = next((row for row in rows if row.id == id_), None)
+    if shown is None:
+        return False
+    known.seen[id_] = Seen.of(shown)
+    if shown.status not in ENDED:
         raise refusal
+    return True
+
+
+async def _by_id(tools: Tools, id_: str) -> Membership | None:
+    try:
+        return await tools.whop.membership(id_)
+    except Missing:
+        return None

@@ -21,6 +21,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from worker.meters import Meters
+from worker.sight import MEMBERS
 from worker.tools import Tools
 
 STALE: Final = 60.0
@@ -72,11 +73,15 @@ class Health:
             async with asyncio.timeout(READY_WITHIN):
                 await tools.inbox.redis.ping()
                 webhook = await self._webhook(tools)
+                lacking, brakes = await tools.sight.lacking(), await tools.brake.engaged()
         except (RedisError, OSError) as error:
             return False, {"redis": f"away: {str(error) or type(error).__name__}"}
         breaker = tools.breaker.phase
         told = {"redis": "answers", "breaker": breaker.value, "webhook": webhook}
-        return not tools.breaker.open and webhook != "disabled", told
+        told |= {"lacking": ", ".join(lacking)} if lacking else {}
+        told |= {"brake": f"on: {', '.join(sorted(brakes))}"} if brakes else {}
+        works = not tools.breaker.open and webhook != "disabled" and MEMBERS not in lacking
+        return works, told
 
     async def _webhook(self, tools: Tools) -> str:
         health = await tools.catch_up.webhook.health()
@@ -96,6 +101,8 @@ class Health:
                 now = tools.clock()
                 due, first = await tools.subjects.backlog(now)
                 self.meters.backlog(due, first, await tools.subjects.count_dead(), now)
+                self.meters.brakes(len(await tools.brake.engaged()), await tools.sight.waiting())
+                self.meters.permissions(await tools.sight.lacking())
                 if health := await tools.catch_up.webhook.health():
                     self.meters.webhook(health.failures, enabled=health.enabled)
 

@@ -5,6 +5,7 @@ tried and when it has failed for good is ours to know (`worker.subjects`).
 """
 
 from datetime import datetime, timedelta
+from typing import Final
 
 import structlog
 from redis.exceptions import RedisError
@@ -17,8 +18,11 @@ from worker.policy import retry
 from worker.proof.recall import recall
 from worker.subjects import Claim, milliseconds
 from worker.tools import Tools
-from worker.whop.errors import Forbidden, Unavailable, WhopError
+from worker.whop.errors import Blind, Forbidden, Unavailable, WhopError
 from worker.whop.transport import UNKNOWN_KEY
+
+BLIND_AGAIN: Final = timedelta(minutes=10)
+"""When to look again where the key may not see members; as soon as it may, all are looked at."""
 
 log = structlog.get_logger()
 
@@ -54,6 +58,9 @@ async def _settle(tools: Tools, claim: Claim) -> None:
         return
     try:
         look_again = await converge.converge(tools, claim)
+    except Blind as error:
+        await tools.sight.blinded(claim.subject)
+        await _hold(tools, claim, _words(error), BLIND_AGAIN)
     except Forbidden as error:
         await _bury(tools, claim, error)
     except WhopError as error:
@@ -70,10 +77,12 @@ async def _settle(tools: Tools, claim: Claim) -> None:
         tools.meters.ended(claim.subject, "done")
 
 
-async def _hold(tools: Tools, claim: Claim, why: str) -> None:
-    """Put a job off that Whop's being down has cut off: it counts as no try."""
+async def _hold(
+    tools: Tools, claim: Claim, why: str, pause: timedelta = timedelta(seconds=1)
+) -> None:
+    """Put a job off that is not to blame, for Whop is down or hides something: it is no try."""
     now = tools.clock()
-    await tools.subjects.held(claim, now, now + timedelta(seconds=1), why)
+    await tools.subjects.held(claim, now, now + pause, why)
     tools.meters.ended(claim.subject, "held")
 
 
@@ -184,6 +193,16 @@ async def refresh_team(tools: Tools) -> None:
     for user in sorted(team ^ before) if before is not None else ():
         await tools.inbox.mark(f"member:{user}", "team", soon)
     await tools.store.save_team(team)
+
+
+async def look_at_permissions(tools: Tools, *, only_if_blind: bool) -> None:
+    """Ask what the key may do; each minute only while somebody waits for it."""
+    if tools.breaker.open or (only_if_blind and not await tools.sight.waiting()):
+        return
+    try:
+        await tools.sight.refresh()
+    except WhopError as error:
+        log.warning("permissions.unknown", why=_words(error))
 
 
 async def look_back(tools: Tools) -> None:

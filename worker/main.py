@@ -69,6 +69,7 @@ async def sweep(ctx: dict[str, Any]) -> None:
 
 async def watch(ctx: dict[str, Any]) -> None:
     """Arq's cron job: look for channels that somebody changed by hand."""
+    await jobs.look_at_permissions(ctx["tools"], only_if_blind=True)
     await jobs.watch(ctx["tools"])
 
 
@@ -84,6 +85,7 @@ async def inspect(ctx: dict[str, Any]) -> None:
 
 async def refresh_team(ctx: dict[str, Any]) -> None:
     """Arq's cron job: ask who the admins are."""
+    await jobs.look_at_permissions(ctx["tools"], only_if_blind=False)
     await jobs.look_back(ctx["tools"])
     await jobs.refresh_team(ctx["tools"])
 

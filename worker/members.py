@@ -13,14 +13,16 @@ from worker.doubts import LONG_AGO, note_payment
 from worker.grants import apply
 from worker.memory.members import Member
 from worker.memory.trail import Step
-from worker.policy.access import ENTITLING, PAST_DUE, Decision, Give, decide
+from worker.observe import Observed, confirm, look_again, observe
+from worker.policy.access import ENTITLING, Decision, Give, decide
 from worker.policy.differences import found_grant
-from worker.policy.news import LAG, Seen, is_ahead, is_news
+from worker.policy.news import is_news
 from worker.policy.rooms import Room, instance
 from worker.proof.recall import recall
-from worker.reasons import FIRST_PURCHASE, VERIFY
+from worker.reasons import FIRST_PURCHASE, TRANSFERRED, VERIFY
 from worker.rooms import with_dates
 from worker.subjects import TOOK, Claim, milliseconds
+from worker.taking import Look, may_go
 from worker.tools import Tools
 from worker.whop.errors import Rejected, Unavailable, WhopError
 from worker.whop.types import Membership
@@ -40,36 +42,68 @@ async def member(tools: Tools, claim: Claim, user: str) -> datetime | None:
     if not _worth_a_look(tools, claim, known, now):
         log.info("member.unchanged")
         return known.look_again
-    memberships = await tools.whop.memberships(user)
     unknown = known.looked is None
-    _remember(known, memberships, now)
+    observed = await observe(tools, user, known, claim.deliveries)
     known.rules, known.looked = tools.rules.mark, now
     errors = await _look_at_payments(tools, claim, user, known)
     team = user in (await tools.store.team() or ())
-    decision = decide(tools.rules.rooms, memberships, known.facts(team=team), now)
-    if await _know_again(tools, user, known, memberships, decision, every=unknown):
-        decision = decide(tools.rules.rooms, memberships, known.facts(team=team), now)
-    await _open_on_purchase(tools, memberships)
-    await _count_seats(tools, user, memberships)
-    known.look_again = _sooner(decision.look_again, _whop_lags(claim, known, now))
+    await _follow_transfers(tools, user, observed)
+
+    def decided() -> Decision:
+        return decide(tools.rules.rooms, observed.rows, known.facts(team=team), now)
+
+    decision = decided()
+    if await _know_again(tools, user, known, observed.rows, decision, every=unknown):
+        decision = decided()
+    if await confirm(tools, user, known, observed, decision):
+        decision = decided()
+    await _open_on_purchase(tools, observed.rows)
+    await _count_seats(tools, user, observed.rows)
     took = claim.taken[:TOOK]
-    steps = [Step(now, r.code, why=r.why, deliveries=took) for r in decision.reports]
-    for action in decision.actions:
+    steps = [*observed.steps, *(Step(now, r.code, why=r.why) for r in decision.reports)]
+    look = Look(user, known, observed, agreed=VERIFY in claim.reasons)
+    actions = await may_go(tools, look, decision.actions)
+    steps += look.steps
+    for action in actions:
         try:
-            step = await apply(tools, user, known, action)
-            steps.append(structs.replace(step, deliveries=took))
+            steps.append(await apply(tools, user, known, action))
         except WhopError as error:
             known.salt += isinstance(error, Rejected)
             errors.append(error)
+    instants = (decision.look_again, look.look_again, look_again(known))
+    known.look_again = min((at for at in instants if at), default=None)
     for report in decision.reports:
         log.warning(report.code, why=report.why)
     if not (decision.actions or errors):
-        log.info("member.in_order", memberships=len(memberships))
+        log.info("member.in_order", memberships=len(observed.rows))
     known.unfinished = bool(errors)
     await tools.store.save_member(user, known)
-    await tools.store.trail(claim.subject, steps)
+    await tools.store.trail(
+        claim.subject, [structs.replace(step, deliveries=took) for step in steps]
+    )
     _raise_first(errors)
     return known.look_again
+
+
+async def _follow_transfers(tools: Tools, user: str, observed: Observed) -> None:
+    """Have a seat follow a membership that Whop moved to another user, and both be looked at.
+
+    Whop's transfer keeps the membership's id and changes its user.
+    """
+    soon = milliseconds(tools.clock())
+    for after in {after for after, _ in observed.moved.values() if after}:
+        await tools.inbox.mark(f"member:{after}", TRANSFERRED, soon)
+    new = [m for m in observed.rows if m.id not in observed.before]
+    had = await tools.store.note_holder(user, [m.id for m in new])
+    for one in new:
+        other = had.get(one.id)
+        if other is None:
+            continue
+        for room in tools.rules.rooms:
+            if room.cohort and one.product in room.products:
+                await tools.store.move_seat(room.key, other, user)
+        log.warning("membership.transferred", membership=one.id, before=other, after=user)
+        await tools.inbox.mark(f"member:{other}", TRANSFERRED, soon)
 
 
 def _raise_first(errors: Sequence[WhopError]) -> None:
@@ -86,23 +120,6 @@ def _worth_a_look(tools: Tools, claim: Claim, known: Member, now: datetime) -> b
         return True
     doubtful = known.refunded.keys() | known.disputed.keys()
     return any(d.membership in doubtful or is_news(d, known.seen) for d in claim.deliveries)
-
-
-def _whop_lags(claim: Claim, known: Member, now: datetime) -> datetime | None:
-    """Look again soon if a delivery tells of a membership that Whop's list does not show yet."""
-    ahead = any(is_ahead(delivery, known.seen) for delivery in claim.deliveries)
-    return now + LAG if ahead else None
-
-
-def _sooner(one: datetime | None, other: datetime | None) -> datetime | None:
-    return min((at for at in (one, other) if at), default=None)
-
-
-def _remember(known: Member, memberships: Sequence[Membership], now: datetime) -> None:
-    """Keep what Whop shows, and since when a membership is past due."""
-    known.seen = {m.id: Seen.of(m) for m in memberships}
-    late = [m.id for m in memberships if m.status == PAST_DUE]
-    known.past_due = {id_: known.past_due.get(id_, now) for id_ in late}
 
 
 async def _look_at_payments(

@@ -1,5 +1,6 @@
 """What Prometheus may ask a worker; every set of labels is closed."""
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Final
 
@@ -54,6 +55,28 @@ class Meters:
             "usher_webhook_enabled", "1 while Whop delivers to our webhook, 0 if it does not.",
             registry=own,
         )  # fmt: skip
+        self._lacking = Gauge(
+            "usher_permission_lacking", "1 for each permission that the key lacks.",
+            ["permission"], registry=own,
+        )  # fmt: skip
+        self._brakes = Gauge(
+            "usher_brakes", "Rooms in which nobody is put out until a person decides.",
+            registry=own,
+        )  # fmt: skip
+        self._blind = Gauge(
+            "usher_blind", "Subjects that wait until the key may see members.", registry=own
+        )
+
+    def permissions(self, lacking: Iterable[str]) -> None:
+        """Note which of the permissions that Usher asks for the key lacks."""
+        self._lacking.clear()
+        for one in lacking:
+            self._lacking.labels(one).set(1)
+
+    def brakes(self, rooms: int, blind: int) -> None:
+        """Note how many rooms' brakes are on, and how many subjects wait to be seen again."""
+        self._brakes.set(rooms)
+        self._blind.set(blind)
 
     def ended(self, subject: str, outcome: str) -> None:
         """Count a job for a subject: it is done, later, held or dead."""

@@ -10,3 +10,6 @@ FIRST_PURCHASE: Final = "first_purchase"
 
 RELEASED: Final = "released"
 """Why a channel is due whose holds, and edits by hand, a person ended."""
+
+TRANSFERRED: Final = "transferred"
+"""Why a member is due whose membership went to another user, or came from one."""

@@ -8,7 +8,6 @@ from webhooks.durability import WANTED, Unknowable, shortcomings
 from worker.proof.recall import recall
 from worker.tools import Tools
 from worker.whop.errors import WhopError
-from worker.whop.permissions import NEEDS
 
 log = structlog.get_logger()
 
@@ -22,14 +21,10 @@ async def look_round(tools: Tools, redis: Any) -> None:
     else:
         if found:
             log.warning("redis.doubted", found=found, wanted=WANTED)
-    wanted = sorted({action for needs in NEEDS.values() for action in needs.split(", ")})
     try:
-        lacking = sorted(set(wanted) - await tools.whop.permitted(wanted))
+        await tools.sight.refresh()
     except (WhopError, LookupError, TypeError) as error:  # it is a look, and ends nobody
         log.warning("permissions.unknown", why=str(error))
-    else:
-        if lacking:
-            log.warning("permissions.lacking", lacking=lacking, next="give them to the API key")
 
 
 async def know_ours(tools: Tools) -> None:

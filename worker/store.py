@@ -25,6 +25,7 @@ from worker.memory.members import Members
 from worker.memory.places import Places
 from worker.memory.seats import Seats
 from worker.memory.trail import Trail
+from worker.policy.rooms import split
 
 
 class Store(Members, Seats, Channels, Places, Trail):
@@ -37,6 +38,14 @@ class Store(Members, Seats, Channels, Places, Trail):
     async def save_verified(self, at: datetime) -> None:
         """Remember when everything was inspected."""
         await self._redis.set(f"{self._prefix}verified", msgspec.json.encode(at))
+
+    async def count_members(self, room: str) -> int:
+        """Return how many members are in a room by a grant, all its cohorts together."""
+        keys = [key for key in await self.instances() if split(key)[0] == room]
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for key in keys:
+                pipe.scard(f"{self._prefix}granted:{key}")
+            return sum(await pipe.execute())
 
     async def team(self) -> frozenset[str] | None:
         """Return the account's admins; None while nobody has asked Whop yet."""

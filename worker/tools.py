@@ -15,6 +15,7 @@ from worker.leases import Leases
 from worker.memory.places import Place
 from worker.meters import Meters
 from worker.rules import Rules
+from worker.sight import Sight
 from worker.store import Store
 from worker.strays import Strays
 from worker.subjects import Subjects
@@ -35,6 +36,7 @@ class Tools:
     chatter: Chatter
     breaker: Breaker
     brake: Brake
+    sight: Sight
     catch_up: CatchUp
     strays: Strays
     meters: Meters

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import click
 
+from worker.cli.brake import brake
 from worker.commands import about_members, about_rooms
 from worker.commands.edge import ENVIRON, now, redis_url, rules_path, told
 
@@ -269,7 +270,7 @@ def _ask(whop: str, what: str, body: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-for command in (*about_rooms.COMMANDS, *about_members.COMMANDS):
+for command in (*about_rooms.COMMANDS, *about_members.COMMANDS, brake):
     main.add_command(command)
 
 

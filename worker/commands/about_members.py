@@ -40,10 +40,21 @@ def _settings() -> Any:
 
 @click.command()
 @click.option("--repair", is_flag=True, help="Put right what can be; a second run finds nothing.")
+@click.option(
+    "--take",
+    type=click.IntRange(1),
+    help="Put out so many whose end nothing explains: the number that you have seen.",
+)
 @click.option("--room", help="Only this room.")
 @click.option("--user", help="Only this person (user_...).")
 @_json
-def verify(repair: bool, room: str | None, user: str | None, as_json: bool) -> None:  # noqa: FBT001 - click calls it
+def verify(
+    repair: bool,  # noqa: FBT001 - click calls it
+    take: int | None,
+    room: str | None,
+    user: str | None,
+    as_json: bool,  # noqa: FBT001 - as above
+) -> None:
     """Prove that everybody has what they paid for: compare Whop, and what Usher remembers, with
     what should be.
 
@@ -52,9 +63,10 @@ def verify(repair: bool, room: str | None, user: str | None, as_json: bool) -> N
     from worker.commands import verify as verification
 
     with told():
-        code = asyncio.run(
-            verification.verify(_settings(), repair=repair, room=room, user=user, as_json=as_json)
+        checked = verification.verify(
+            _settings(), repair=repair, take=take, room=room, user=user, as_json=as_json
         )
+        code = asyncio.run(checked)
     sys.exit(code)
 
 

@@ -59,6 +59,7 @@ class Account:
     rooms: tuple[InRoom, ...]
     waiting: tuple[str, ...]
     next_look: datetime | None
+    unshown: tuple[str, ...]
     dead: Death | None
     story: tuple[Line, ...]
     unknown: tuple[str, ...]
@@ -104,10 +105,23 @@ async def gather(evidence: Evidence, user: str, room: str | None, now: datetime)
         rooms=tuple(await _rooms(evidence, view, room)),
         waiting=tuple(waiting),
         next_look=datetime.fromtimestamp(due / 1000, now.tzinfo) if due else None,
+        unshown=tuple(_unshown(known, now)),
         dead=deaths.get(subject),
         story=tuple(story(deliveries, steps, looks)),
         unknown=tuple(_unknown(user, known, deliveries)),
     )
+
+
+def _unshown(known: Member, now: datetime) -> list[str]:
+    """Say what Whop told of and does not show, and when it is looked for again."""
+    lines = []
+    for id_, one in sorted(known.unshown.items()):
+        told = "was known and is missing there" if one.missing else f"was told as {one.status}"
+        told = "was paid for" if not one.missing and one.status is None else told
+        seconds = round((one.due - now).total_seconds()) if one.due else None
+        again = f"next look in {max(seconds, 0)} s" if seconds is not None else "look there"
+        lines.append(f"Whop's list does not show {id_} yet, which {told}; {again}")
+    return lines
 
 
 async def _rooms(evidence: Evidence, view: _View, wanted: str | None) -> list[InRoom]:

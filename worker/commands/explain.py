@@ -77,6 +77,8 @@ def _tell(account: Account, rules: Rules, echo: Echo) -> None:
         until = f", until {local(one.period_end, zone)}" if one.period_end else ""
         ours = f" ({own[one.product]})" if one.product in own else ""
         echo(f"  {one.id} is {one.status}, product {one.product}{ours}{until}")
+    for text in account.unshown:
+        echo(f"  {text}")
     for room in account.rooms:
         echo("")
         echo(f"{room.room}  {room.name}: {room.verdict}")

@@ -251,6 +251,7 @@ async def _erase(evidence: Evidence, kept: Kept, now: datetime, proof: Proof) ->
         for job in jobs:
             pipe.zrem(f"{prefix}queue", job)
             pipe.delete(f"arq:job:{job}", f"arq:retry:{job}")
+        _erase_holdings(pipe, prefix, user, kept.member or Member())
         for room in kept.seats:
             pipe.hdel(f"{prefix}seats:{room}", user)
         for room in kept.granted:
@@ -266,6 +267,14 @@ async def _erase(evidence: Evidence, kept: Kept, now: datetime, proof: Proof) ->
             await pipe.execute()
         except WatchError:
             raise StillHere(f"news of {user} came just now; try again in a minute") from None
+
+
+def _erase_holdings(pipe: Any, prefix: str, user: str, member: Member) -> None:
+    if member.seen:
+        pipe.hdel(f"{prefix}holders", *member.seen)
+    for room in member.braked:
+        pipe.hdel(f"{prefix}brake:{room}", user)
+        pipe.zrem(f"{prefix}takes:{room}", user)
 
 
 async def _refuse_what_waits(evidence: Evidence, kept: Kept, now: datetime) -> None:

@@ -9,11 +9,13 @@ from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 import msgspec
+from msgspec import structs
 from redis.exceptions import RedisError
 from rich.console import Console
 from rich.markup import escape
 
 from webhooks.inbox import Inbox, connect
+from worker.brake import Brake
 from worker.chatter import Chatter
 from worker.commands.outlook import dated, laid
 from worker.memory.places import Place
@@ -60,6 +62,7 @@ class Line:
     next_change: datetime | None
     next_settings: dict[str, Any] | None
     element: str | None
+    brake: dict[str, Any] | None = None
 
 
 def check(rules: Rules, now: datetime) -> None:
@@ -98,7 +101,8 @@ async def rooms(rules: Rules, redis_url: str, now: datetime, *, as_json: bool) -
     try:
         prefix = Inbox(redis, rules.account).prefix
         rules = await dated(rules, redis, prefix, now)
-        lines = await _lines(rules, Store(redis, prefix), Chatter(redis, prefix), now)
+        brake = Brake(redis, prefix, lambda: now)
+        lines = await _lines(rules, Store(redis, prefix), Chatter(redis, prefix), brake, now)
     except (RedisError, OSError) as error:
         raise Unreachable(f"Redis does not answer at REDIS_URL: {error}") from error
     finally:
@@ -110,8 +114,11 @@ async def rooms(rules: Rules, redis_url: str, now: datetime, *, as_json: bool) -
     _print(lines, rules)
 
 
-async def _lines(rules: Rules, store: Store, chatter: Chatter, now: datetime) -> list[Line]:
+async def _lines(
+    rules: Rules, store: Store, chatter: Chatter, brake: Brake, now: datetime
+) -> list[Line]:
     lines = []
+    engaged = await brake.engaged()
     for key in await store.instances():
         room, place = rules.room(split(key)[0]), await store.place(key)
         if room and place:
@@ -120,7 +127,9 @@ async def _lines(rules: Rules, store: Store, chatter: Chatter, now: datetime) ->
             kept = await store.kept(key)
             on_top = await laid(room, key, kept, store, chatter)
             line = _line(room, key, place, on_top, now, granted=granted, buyers=buyers)
-            lines.append(replace(line, busy=await _busy(room, place, chatter)))
+            on = engaged.get(room.key) if room.cohort else None
+            busy = await _busy(room, place, chatter)
+            lines.append(replace(line, busy=busy, brake=structs.asdict(on) if on else None))
     order = {room.key: n for n, room in enumerate(rules.rooms)}
     return sorted(lines, key=lambda line: (order[line.room], _natural(line.cohort)))
 
@@ -222,6 +231,7 @@ def _facts(line: Line, zone: ZoneInfo) -> list[tuple[str, str]]:
         ("opened by", bought),
         ("members", granted),
         ("seats", _sold(line)),
+        ("brake", _braked(line)),
         ("product", " ".join(filter(None, (line.product, line.plan)))),
         ("experience", f"{line.experience or 'not made yet'}  {line.channel or ''}"),
         ("phase", f"{line.phase}, archived" if line.archived else line.phase),
@@ -240,6 +250,13 @@ def _sold(line: Line) -> str:
         return ""
     over = f"; over the seats: {', '.join(line.over_the_seats)}" if line.over_the_seats else ""
     return f"{line.sold} sold of {line.seats}{over}"
+
+
+def _braked(line: Line) -> str:
+    if line.brake is None:
+        return ""
+    many = f"{line.brake['takes']} of {line.brake['members']}"
+    return f"on: nothing explains why {many} would be put out; see `usher brake show {line.room}`"
 
 
 def _hold(held: Mapping[str, Any], zone: ZoneInfo) -> str:

@@ -19,6 +19,11 @@ STEPS: Final[Mapping[str, str]] = {
     "member.left": "somebody else ended their membership on {room}: {id}",
     "status.unknown": "Usher did not know what to make of it",
     "grant.contested": "Usher gave up giving the membership anew: a person must decide",
+    "take.released": "a person let their seat in {room} be ended",
+    "take.refused": "a person would not have their seat in {room} ended",
+    "take.held": "Usher would end their seat in {room}, and waits",
+    "whop.never_showed": "Whop does not show {id}",
+    "member.end_unproven": "Whop neither ended nor shows {id}, by which they are in {room}",
     "job.discarded": "what had failed for good was discarded",
     "subject.passed_on": "it belongs to {id}, who was looked at",
     "membership.without_user": "it belongs to nobody whom Usher could look at",
@@ -32,6 +37,10 @@ REASONS: Final[Mapping[str, str]] = {
     "asked": "a person asked for it",
     "verify": "a verification found something",
     "recalled": "it was read back from Whop",
+    "sighted": "the key may see members again",
+    "transferred": "a membership went from one Whop account to another",
+    "released": "a person released what the brake held",
+    "refused": "a person refused what the brake held",
 }
 
 ENDS: Final[Mapping[str, str]] = {

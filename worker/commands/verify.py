@@ -6,6 +6,7 @@ safe beside workers that run.
 
 import asyncio
 import contextlib
+import getpass
 import itertools
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -25,6 +26,7 @@ from webhooks.inbox import InboxUnavailable, connect
 from worker import jobs, main
 from worker.commands.report import Unreachable
 from worker.leases import RENEW_EVERY
+from worker.policy.brake import too_many
 from worker.policy.differences import Cure, Difference, Kind
 from worker.policy.rooms import split
 from worker.proof.inspection import Findings, inspect
@@ -85,6 +87,7 @@ async def verify(
     repair: bool = False,
     room: str | None = None,
     user: str | None = None,
+    take: int | None = None,
     as_json: bool = False,
     clock: Callable[[], datetime] = main.clock,
     console: Console | None = None,
@@ -108,7 +111,8 @@ async def verify(
             _show(console, before, settings.rules, repair=repair)
             after, unmended = before, set[str]()
             if repair and any(one.cure is not Cure.PERSON for one in before.differences):
-                await mend(tools, before.differences, console)
+                allowed = await _not_braked(tools, before.differences, take, console)
+                await mend(tools, allowed, console)
                 after = await inspect(tools, room=room, user=user)
                 wanted = {one.subject for one in before.differences} & after.in_work
                 unmended = set(await tools.subjects.failing(sorted(wanted))) if wanted else set()
@@ -157,6 +161,42 @@ async def _renew(tools: Tools) -> None:
 
 
 # --- putting it right
+
+
+async def _not_braked(
+    tools: Tools, differences: Sequence[Difference], take: int | None, console: Console
+) -> list[Difference]:
+    """Return what may be put right: not the end of many seats that nothing explains.
+
+    `take` is the number of those that a person has seen; it must be this very number.
+    """
+    out: dict[str, list[Difference]] = {}
+    for one in differences:
+        if one.kind is Kind.LET_IN and not one.explained:
+            out.setdefault(split(one.room or "")[0], []).append(one)
+    many = {
+        room: ends
+        for room, ends in out.items()
+        if too_many(len(ends), await tools.store.count_members(room))
+    }
+    total = sum(len(ends) for ends in many.values())
+    for room, ends in many.items():
+        wanted = {one.user: one.why for one in ends if one.user}
+        if take == total:
+            why = f"usher verify --repair --take {take}"
+            await tools.brake.allow(room, wanted, by=getpass.getuser(), why=why)
+        else:
+            await tools.brake.hold_all(room, wanted, await tools.store.count_members(room))
+    if not many or take == total:
+        return list(differences)
+    said = f"{take} were allowed and there are {total}" if take else "nobody has allowed it"
+    console.print(
+        f"[bold]The brake is on:[/] nothing explains why {total} would be put out of "
+        f"{', '.join(sorted(many))}, and {said}. If they should be, look at them above and run "
+        f"`usher verify --repair --take {total}`; the rest is put right now."
+    )
+    braked = {id(one) for ends in many.values() for one in ends}
+    return [one for one in differences if id(one) not in braked]
 
 
 async def mend(tools: Tools, differences: Sequence[Difference], console: Console) -> None:

@@ -2,6 +2,7 @@
 
 member:{user}       Member: what was given, and what Whop showed when we last looked
 granted:{instance}  set: users who are in by a grant
+holders             hash: membership -> the user who has it, as far as it was seen
 """
 
 from collections.abc import Awaitable, Mapping, Sequence
@@ -13,6 +14,7 @@ from redis.asyncio import Redis
 
 from worker.memory.shelf import Shelf
 from worker.policy.access import Facts, Grant
+from worker.policy.evidence import Unshown
 from worker.policy.news import Seen
 
 _REMEMBER: Final = """
@@ -38,7 +40,9 @@ class Member(msgspec.Struct):
     `refunded` and `disputed` are, by membership, the payments in doubt and when they were made.
     `looked` is when Whop was last asked about them, and `rules` the mark of the rules by which.
     `unfinished` says that a step failed then, so that the next delivery is news, whatever it says.
-    `salt` goes into idempotency keys: Whop remembers a refusal for a day.
+    `salt` goes into idempotency keys: Whop remembers a refusal for a day. `unshown` is what Whop
+    told of, or showed once, and does not show, by its id; `braked` are the rooms whose seat would
+    be taken and waits for a second look, or for a person.
     """
 
     grants: dict[str, Grant] = msgspec.field(default_factory=dict)
@@ -51,6 +55,8 @@ class Member(msgspec.Struct):
     rules: str = ""
     unfinished: bool = False
     salt: int = 0
+    unshown: dict[str, Unshown] = msgspec.field(default_factory=dict)
+    braked: list[str] = msgspec.field(default_factory=list)
 
     def facts(self, *, team: bool) -> Facts:
         """Return what policy needs to know besides the memberships."""
@@ -101,6 +107,18 @@ class Members(Shelf):
             pipe.set(f"{self._prefix}member:{user}", msgspec.json.encode(member))
             pipe.srem(f"{self._prefix}granted:{instance}", user)
             await pipe.execute()
+
+    async def note_holder(self, user: str, memberships: Sequence[str]) -> dict[str, str]:
+        """Remember who has some memberships; returns those that were another user's, with whom."""
+        if not memberships:
+            return {}
+        name = f"{self._prefix}holders"
+        async with self._redis.pipeline() as pipe:
+            pipe.hmget(name, list(memberships))
+            pipe.hset(name, mapping=dict.fromkeys(memberships, user))
+            before, _ = await pipe.execute()
+        had = {id_: row.decode() for id_, row in zip(memberships, before, strict=True) if row}
+        return {id_: other for id_, other in had.items() if other != user}
 
     async def count_granted(self, instance: str) -> int:
         """Return how many members are in a room by a grant."""

@@ -52,6 +52,15 @@ end
 """Lua: no cohort counts fewer seats than were given in it."""
 
 
+_MOVE: Final = """
+local cohort = redis.call('HGET', KEYS[1], ARGV[1])
+if not cohort or redis.call('HEXISTS', KEYS[1], ARGV[2]) == 1 then return 0 end
+redis.call('HSET', KEYS[1], ARGV[2], cohort)
+return redis.call('HDEL', KEYS[1], ARGV[1])
+"""
+"""Lua: a seat goes from one user to another who has none; its cohort counts no seat more."""
+
+
 class Seats(Shelf):
     """The seats of cohorts, and those of event rooms."""
 
@@ -60,12 +69,17 @@ class Seats(Shelf):
         self._seat = redis.register_script(_SEAT)
         self._fill = redis.register_script(_FILL)
         self._recount = redis.register_script(_RECOUNT)
+        self._move = redis.register_script(_MOVE)
 
     async def seat(self, room: str, user: str, *, cohort: str | None, seats: int) -> str:
         """Return a member's cohort: the one they have, or else `cohort`, or the next seat's."""
         keys = [f"{self._prefix}seats:{room}", f"{self._prefix}filled:{room}"]
         answer: bytes = await self._seat(keys=keys, args=[user, cohort or "", seats])
         return answer.decode()
+
+    async def move_seat(self, room: str, before: str, after: str) -> bool:
+        """Pass a seat on to another user who has none; says whether there was one to pass on."""
+        return bool(await self._move(keys=[f"{self._prefix}seats:{room}"], args=[before, after]))
 
     async def seats(self, room: str) -> dict[str, str]:
         """Return who has a seat in which cohort of a room."""

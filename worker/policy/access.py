@@ -5,7 +5,7 @@ with the grants that Usher gave, and returns the difference.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Protocol
 
@@ -26,6 +26,9 @@ GIVING = ENTITLING | {PAST_DUE}
 
 LOOK_AGAIN = timedelta(hours=1)
 """When to look again at a membership that outlived the end of its period: the news may be lost."""
+
+LINGER = timedelta(days=1)
+"""How long who is in stays in where the time that was paid for is over, and Whop says no more."""
 
 SETTLING = timedelta(minutes=10)
 """For so long a grant may be missing from Whop's lists before it counts as gone."""
@@ -67,7 +70,8 @@ class Grant:
     """A membership that Usher gave on a room's own hidden product, or is about to give.
 
     `membership` is None while it is only intended, or an invitation that nobody accepted yet.
-    `lost` counts how often somebody else ended it; `taken` that Usher took it back.
+    `lost` counts how often somebody else ended it; `taken` that Usher took it back, and `unproven`
+    that Whop did not show its end then: it said that there is no such membership.
     """
 
     cohort: str
@@ -78,6 +82,7 @@ class Grant:
     invited: bool = False
     taken: bool = False
     lost: int = 0
+    unproven: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,12 +102,16 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Entitlement:
-    """Whether something gives access (None: it cannot be told), why, and when to look again."""
+    """Whether something gives access (None: it cannot be told), why, and when to look again.
+
+    `lingers` says that it keeps who is in, and gives nobody a seat, new or back.
+    """
 
     holds: bool | None
     why: str
     look_again: datetime | None = None
     bought: datetime | None = None
+    lingers: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,15 +173,11 @@ def entitlement(membership: Membership, room: Room, facts: Facts, now: datetime)
         return _money_back("refunded", room.on_refund, id_)
     if id_ in facts.disputed and room.on_dispute:
         return _money_back("disputed", room.on_dispute, id_)
+    if status in (PAST_DUE, "canceling"):
+        judge = _past_due if status == PAST_DUE else _canceling
+        return judge(membership, room, facts, now)
     if status in ENTITLING:
-        again = _end_of(membership, now) if status == "canceling" else None
-        return Entitlement(holds=True, why=f"{id_} is {status}", look_again=again)
-    if status == PAST_DUE:
-        ends = past_due_since(membership, facts, now) + room.grace
-        holds = now < ends
-        verb = "ends" if holds else "ended"
-        why = f"{id_} is past due, and its grace {verb} at {ends:%F %H:%M} UTC"
-        return Entitlement(holds, why, ends if holds else None)
+        return Entitlement(holds=True, why=f"{id_} is {status}")
     if status in ENDED:
         return Entitlement(holds=False, why=f"{id_} is {status}")
     return Entitlement(
@@ -180,14 +185,36 @@ def entitlement(membership: Membership, room: Room, facts: Facts, now: datetime)
     )
 
 
+def _past_due(membership: Membership, room: Room, facts: Facts, now: datetime) -> Entitlement:
+    ends = past_due_since(membership, facts, now) + room.grace
+    holds = now < ends
+    verb = "ends" if holds else "ended"
+    why = f"{membership.id} is past due, and its grace {verb} at {ends:%F %H:%M} UTC"
+    return Entitlement(holds, why, ends if holds else None)
+
+
 def _money_back(what: str, rule: OnMoneyBack, id_: str) -> Entitlement:
     return Entitlement(rule == "keep", f"{id_} was {what}, and the rules say {rule!r}")
 
 
-def _end_of(membership: Membership, now: datetime) -> datetime | None:
-    if membership.period_end is None:
-        return None
-    return membership.period_end if membership.period_end > now else now + LOOK_AGAIN
+def _canceling(membership: Membership, room: Room, facts: Facts, now: datetime) -> Entitlement:
+    """Judge a membership that is cancelled and lasts until its period ends.
+
+    One that was past due before is not paid for by being cancelled: then its grace is what lasts.
+    """
+    id_, ends = membership.id, [membership.period_end] if membership.period_end else []
+    if id_ in facts.past_due:
+        ends.append(past_due_since(membership, facts, now) + room.grace)
+    over = min(ends, default=None)
+    if over is None or now < over:
+        return Entitlement(holds=True, why=f"{id_} is canceling", look_again=over)
+    until = over + LINGER
+    why = f"{id_} is canceling, and what was paid for was over at {over:%F %H:%M} UTC"
+    if now >= until:
+        return Entitlement(holds=False, why=why)
+    why += f"; who is in stays in until Whop says that it has ended, {until:%F %H:%M} UTC at most"
+    again = min(now + LOOK_AGAIN, until)
+    return Entitlement(holds=True, why=why, look_again=again, lingers=True)
 
 
 def past_due_since(membership: Membership, facts: Facts, now: datetime) -> datetime:
@@ -205,8 +232,9 @@ def access(
     again = min((e.look_again for _, e in each if e.look_again), default=None)
     held = [(m, e) for m, e in each if e.holds]
     if held:
-        bought = min(m.created_at or now for m, _ in held)
-        return Entitlement(holds=True, why=held[0][1].why, look_again=again, bought=bought)
+        best = next((e for _, e in held if not e.lingers), held[0][1])
+        bought = min(m.created_at or now for m, e in held if e.lingers is best.lingers)
+        return replace(best, look_again=again, bought=bought)
     unknown = [e for _, e in each if e.holds is None]
     if unknown:
         return Entitlement(holds=None, why=unknown[0].why, look_again=again)
@@ -247,17 +275,19 @@ def _step(
     if not due.holds:
         return _out(room, due, grant, live)
     if grant is None:
-        return Give(room, due.why, due.bought or now)
+        return None if due.lingers else Give(room, due.why, due.bought or now)
     if live:
         return None if live == grant.membership and not grant.taken else Adopt(room, live)
-    return _regive(room, due, grant, now)
+    return None if due.lingers else _regive(room, due, grant, now)
 
 
 def _out(room: Room, due: Entitlement, grant: Grant | None, live: str | None) -> Take | Left | None:
-    if grant is None or grant.taken:
+    if grant is None or (grant.taken and not grant.unproven):
         return None
     if live:
         return Take(room, live, due.why)
+    if grant.taken:
+        return None
     return Left(room, grant.membership) if grant.membership else None
 
 

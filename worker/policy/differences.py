@@ -4,12 +4,13 @@ Who should be in which room is `worker.policy.access.decide`'s to say, here as e
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final, Protocol
 
 from worker.policy.access import GIVING, Adopt, Facts, Give, Grant, Left, Membership, Take, decide
+from worker.policy.evidence import Ended, explained
 from worker.policy.rooms import Room, split
 
 YOUNG: Final = timedelta(minutes=2)
@@ -51,7 +52,8 @@ class Cure(StrEnum):
 class Difference:
     """One thing that is not as it should be; `room` is a room's key, or that of one of its rooms.
 
-    `id` is Whop's id of what is wrong, if there is one.
+    `id` is Whop's id of what is wrong, if there is one; `explained` says, where somebody would be
+    put out, that a date says why.
     """
 
     kind: Kind
@@ -61,6 +63,7 @@ class Difference:
     user: str | None = None
     id: str | None = None
     cure: Cure = Cure.CONVERGE
+    explained: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +84,8 @@ class Changed(Protocol):
         """When Whop last changed it."""
 
 
-class Row(Membership, Changed, Protocol):
-    """One of Whop's memberships, with the time of its last change."""
+class Row(Ended, Protocol):
+    """One of Whop's memberships, with the dates of its last change and of its cancellation."""
 
 
 def young(rows: Iterable[Changed], now: datetime) -> bool:
@@ -162,7 +165,13 @@ def of_member(
         for one in decision.reports
     ]
     acted = {action.room.key for action in decision.actions}
-    wrong += [_of_action(user, one, facts.grants, found, recalled) for one in decision.actions]
+    for one in decision.actions:
+        wrong.append(_of_action(user, one, facts.grants, found, recalled))
+        if isinstance(one, Take):
+            dated = explained(
+                one.room, memberships, facts, ended=frozenset(), moved=frozenset(), now=now
+            )
+            wrong[-1] = replace(wrong[-1], explained=dated)
     for key, grant in found.items():
         if key not in acted and not grant.taken and key not in recalled:
             why = "Redis has no record of this grant of Usher's"

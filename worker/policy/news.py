@@ -6,13 +6,10 @@ describe memberships just as Whop showed them when we last read, there is nothin
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Protocol
 
 from worker.policy.access import ENTITLING, PAST_DUE, Membership
-
-LAG = timedelta(seconds=5)
-"""When to read again after a read that was behind a delivery."""
 
 
 class Shown(Membership, Protocol):
@@ -26,6 +23,10 @@ class Shown(Membership, Protocol):
     def period_start(self) -> datetime | None:
         """When the period began that is paid for."""
 
+    @property
+    def canceled_at(self) -> datetime | None:
+        """When it was cancelled, or its cancellation was asked for."""
+
 
 @dataclass(frozen=True, slots=True)
 class Seen:
@@ -38,12 +39,13 @@ class Seen:
     created_at: datetime | None = None
     period_end: datetime | None = None
     period_start: datetime | None = None
+    canceled_at: datetime | None = None
 
     @classmethod
     def of(cls, shown: Shown) -> "Seen":
         """Take down what Whop shows of a membership."""
         bought = (shown.plan, shown.created_at, shown.period_end, shown.period_start)
-        return cls(shown.status, shown.product, shown.updated_at, *bought)
+        return cls(shown.status, shown.product, shown.updated_at, *bought, shown.canceled_at)
 
 
 class Hint(Protocol):
@@ -62,6 +64,10 @@ class Hint(Protocol):
         """The product that it speaks of."""
 
     @property
+    def plan(self) -> str | None:
+        """The plan that it speaks of."""
+
+    @property
     def status(self) -> str | None:
         """The status that it says."""
 
@@ -74,7 +80,7 @@ def is_news(hint: Hint, seen: Mapping[str, Seen]) -> bool:
     """Say whether a member must be read again because of a delivery. In doubt: yes."""
     known = seen.get(hint.membership) if hint.membership else None
     if hint.type.startswith("membership."):
-        return known is None or hint.status != known.status or _later(hint, known)
+        return known is None or _differs(hint, known) or _later(hint, known)
     if hint.type == "payment.succeeded":
         named = (
             [known] if hint.membership else [s for s in seen.values() if s.product == hint.product]
@@ -85,15 +91,11 @@ def is_news(hint: Hint, seen: Mapping[str, Seen]) -> bool:
     return True
 
 
-def is_ahead(hint: Hint, seen: Mapping[str, Seen]) -> bool:
-    """Say whether a delivery tells of a membership that a later read does not show, or shows older.
-
-    Whop does not say that its lists are up to date when its deliveries go out.
-    """
-    if not hint.type.startswith("membership.") or hint.membership is None:
-        return False
-    known = seen.get(hint.membership)
-    return known is None or (hint.updated_at is not None and _later(hint, known))
+def _differs(hint: Hint, known: Seen) -> bool:
+    """Say whether a membership is told otherwise than it was seen: moved to another plan, too."""
+    pairs = ((hint.product, known.product), (hint.plan, known.plan))
+    moved = any(told and shown and told != shown for told, shown in pairs)
+    return moved or hint.status != known.status
 
 
 def _later(hint: Hint, known: Seen) -> bool:

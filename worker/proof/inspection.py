@@ -14,7 +14,9 @@ import structlog
 
 from worker.doubts import note_payment
 from worker.memory.members import Member
-from worker.policy.access import ENTITLING, GIVING, PAST_DUE
+from worker.observe import observe
+from worker.policy import evidence
+from worker.policy.access import ENTITLING, GIVING
 from worker.policy.differences import Cure, Difference, Hidden, Kind, in_scope, of_member, young
 from worker.policy.news import Seen
 from worker.policy.phases import Phase
@@ -23,6 +25,7 @@ from worker.policy.schedule import phase_at
 from worker.proof import rounds
 from worker.proof.census import Census, count
 from worker.rooms import with_dates
+from worker.sight import MEMBERS
 from worker.tools import Tools
 from worker.whop.client import ARCHIVED
 from worker.whop.errors import WhopError
@@ -66,6 +69,7 @@ async def inspect(tools: Tools, *, room: str | None = None, user: str | None = N
     Raises:
         Unavailable, Rejected: Whop did not tell all of it, so nothing can be said.
     """
+    await tools.sight.require(MEMBERS)
     findings = Findings(tools.clock())
     team = await tools.store.team()
     if team is None:
@@ -139,6 +143,7 @@ class _Members:
         self.hidden = hidden
         self.census = census
         self.findings = findings
+        self.before: dict[str, dict[str, Seen]] = {}
 
     async def all(self, only: str | None) -> list[Difference]:
         store = self.tools.store
@@ -173,11 +178,11 @@ class _Members:
         found: list[Difference] = []
         for user in users:
             member = known.get(user) or Member()
+            self.before[user] = dict(member.seen)
             rows = self.census.memberships.get(user, [])
-            stale = _stale(member, rows, self.findings.at)
             wrong = self._one(user, member, rows)
-            if wrong and stale:
-                wrong = self._one(user, member, await self.tools.whop.memberships(user))
+            if wrong:
+                wrong = self._one(user, member, await self._second_look(user, member, rows))
             recent = young([*rows, *self.census.payments_of(user)], self.findings.at)
             if recent and any(one.kind in HASTY for one in wrong):
                 self.findings.in_work.add(f"member:{user}")
@@ -185,10 +190,23 @@ class _Members:
             found += wrong
         return found
 
+    async def _second_look(
+        self, user: str, member: Member, rows: Sequence[Membership]
+    ) -> Sequence[Membership]:
+        """Look as a job would, where something seems to be wrong and the walk may have missed it.
+
+        A worker may have seen the member later than the walk did; a list may leave rows out.
+        """
+        gone = evidence.missing((m.id for m in rows), self.before[user])
+        if not (gone or _stale(member, rows, self.findings.at)):
+            return rows
+        member.seen = dict(self.before[user])
+        observed = await observe(self.tools, user, member, ())
+        return observed.rows
+
     def _one(self, user: str, member: Member, rows: Sequence[Membership]) -> list[Difference]:
         member.seen |= {m.id: Seen.of(m) for m in rows}
-        late = [m for m in rows if m.status == PAST_DUE]
-        member.past_due = {m.id: member.past_due.get(m.id, self.findings.at) for m in late}
+        member.past_due = evidence.still_past_due(member.past_due, rows, self.findings.at)
         for payment in self.census.payments_of(user):
             note_payment(member, payment)
         facts = member.facts(team=user in self.team)

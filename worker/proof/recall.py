@@ -21,6 +21,7 @@ from worker.policy.news import Seen
 from worker.policy.rooms import Room, split, title
 from worker.proof.census import Census, cohorts, count
 from worker.provision import own_plan
+from worker.sight import MEMBERS
 from worker.subjects import milliseconds
 from worker.tools import Tools
 
@@ -56,6 +57,8 @@ async def _unknown(tools: Tools) -> list[Room]:
 
 async def _recall(tools: Tools, rooms: Sequence[Room]) -> None:
     divided = [room for room in rooms if room.cohort]
+    if divided:
+        await tools.sight.require(MEMBERS)
     hidden = await hidden_products(tools, divided)
     tools.places.clear()
     members = 0

@@ -11,15 +11,18 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from worker.sandbox.call import Call, Operation, Post
+from worker.sandbox.distortion import distorted, misshapen
+from worker.sandbox.faults import Faults
 from worker.sandbox.gate import Answer, Quota, Replays, caller, version
 from worker.sandbox.journal import Entry, Journal
 from worker.sandbox.operations import OPERATIONS
 from worker.sandbox.records import Key
-from worker.sandbox.refusals import BadRequest, NotFound, Refusal, Unprocessable
+from worker.sandbox.refusals import BadRequest, Forbidden, NotFound, Refusal, Unprocessable
 from worker.sandbox.state import LocalWhop
 
 PREFIX = "/api/v1"
 BODY_IN_JOURNAL = 2000
+OK = 200
 
 
 class Desk:
@@ -50,6 +53,10 @@ class Desk:
 
         return endpoint
 
+    @property
+    def _faults(self) -> Faults:
+        return self.whop.faults
+
     async def _answer(self, operation: Operation, request: Request, body: bytes) -> Answer:
         """Answer one call, with the trouble that the faults make."""
         faults = self.whop.faults
@@ -62,7 +69,10 @@ class Desk:
         except Refusal as refusal:
             return _refused(refusal, older=operation.older)
         lost = faults.fail(operation.name, after=True)
-        return answer if lost is None else _broken(lost)
+        if lost is not None:
+            return _broken(lost)
+        shape = faults.misshape(operation.name) if answer.status == OK else None
+        return answer if shape is None else misshapen(answer, shape)
 
     async def _admit(self, operation: Operation, request: Request, body: bytes) -> Answer:
         """Let the call in, and answer a repeated POST as the first one was answered.
@@ -74,14 +84,16 @@ class Desk:
         open_to_all = operation.public and authorization is None
         key = None if open_to_all else caller(self.whop.tables, authorization)
         call = self._call(request, body, key)
-        if operation.only_at not in (None, call.version):
+        if operation.only_at not in (None, call.version) or operation.name in self._faults.gone:
             raise NotFound("Not found")
+        if operation.name in self._faults.unavailable:
+            raise Forbidden("This endpoint is not available for your account.")
         if key is not None:
             limit = self.whop.faults.rate_limit
             self._quota.admit(operation.name, key, limit, self.whop.core.clock())
         idempotency_key = request.headers.get("idempotency-key")
-        heeded = operation.method == "POST" and key is not None
-        if not heeded or operation.name in self.whop.faults.ignore_idempotency:
+        heeded = operation.method == "POST" and key is not None and not operation.keyless
+        if not heeded or operation.name in self._faults.ignore_idempotency:
             return await _run(operation, call)
         return await self._once(operation, call, request, idempotency_key)
 
@@ -138,6 +150,8 @@ async def _run(operation: Operation, call: Call) -> Answer:
         result: Any = operation.run(call)
         if inspect.isawaitable(result):
             result = await result
+        if operation.method == "GET" and isinstance(result, dict) and "page_info" in result:
+            result = distorted(operation.name, result, call.whop.faults)
     except Refusal as refusal:
         return _refused(refusal, older=operation.older)
     return Answer(200, msgspec.json.encode(result))

@@ -141,10 +141,11 @@ class MessagePatch(msgspec.Struct, kw_only=True):
 
 
 class NewMembership(msgspec.Struct, kw_only=True):
-    """POST /memberships at 2026-06-09; metadata is not documented, and so it is dropped."""
+    """POST /memberships at 2026-06-09; whether it takes metadata is not documented."""
 
     plan_id: Text
     user_id: Text
+    metadata: Metadata = {}
 
 
 class NewInvitation(msgspec.Struct, kw_only=True):
@@ -160,6 +161,13 @@ class MembershipPatch(msgspec.Struct, kw_only=True):
 
     metadata: Metadata | UnsetType = UNSET
     cancel_at_period_end: bool | UnsetType = UNSET
+
+
+class NewSupportChannel(msgspec.Struct, kw_only=True):
+    """POST /support_channels."""
+
+    account_id: Text
+    user_id: Text
 
 
 class Cancellation(msgspec.Struct, kw_only=True):

@@ -1,19 +1,20 @@
 """One call of the API, as the operations read it."""
 
-from collections.abc import Awaitable, Callable
-from datetime import datetime
+from collections.abc import Awaitable, Callable, Iterable
+from datetime import datetime, timedelta
 from typing import Any, Literal, TypeVar
 
 import msgspec
 from starlette.datastructures import QueryParams
 
 from worker.sandbox.pages import Window, window
-from worker.sandbox.records import Delivery, Key, Outgoing
+from worker.sandbox.records import Delivery, Key, Outgoing, Record
 from worker.sandbox.refusals import BadRequest, Forbidden, NotFound, Unprocessable
 from worker.sandbox.state import LocalWhop
 
 Method = Literal["GET", "POST", "PATCH", "DELETE"]
 Body = TypeVar("Body")
+R = TypeVar("R", bound=Record)
 Post = Callable[[Outgoing], Awaitable[Delivery]]
 
 
@@ -80,6 +81,15 @@ class Call(msgspec.Struct, kw_only=True):
             raise BadRequest(f"{name}: must be true or false")
         return None if text is None else text == "true"
 
+    def listed(self, rows: Iterable[R]) -> Iterable[R]:
+        """Return rows as a list shows them: as they were a while ago, where lists are behind."""
+        behind = self.whop.faults.stale_lists_seconds
+        if not behind:
+            return rows
+        at = self.whop.core.clock() - timedelta(seconds=behind)
+        versions = (self.whop.core.as_of(row, at) for row in rows)
+        return (row for row in versions if row is not None)
+
     def since(self) -> "Span":
         """Read `created_after` and `created_before`."""
         return Span(after=self._moment("created_after"), before=self._moment("created_before"))
@@ -135,6 +145,8 @@ class Operation(msgspec.Struct, frozen=True):
 
     An operation that is `only_at` a date is a 404 at every other; a `public` one needs no key.
     The `older` ones say 422 where the native ones say 400: so the SDK's errors of each have it.
+    `keyless` ones take no notice of an Idempotency-Key: Whop's OpenAPI names none for experiences
+    and messages.
     """
 
     name: str
@@ -145,3 +157,4 @@ class Operation(msgspec.Struct, frozen=True):
     only_at: str | None = None
     public: bool = False
     older: bool = False
+    keyless: bool = False

@@ -36,17 +36,35 @@ class Cancel(msgspec.Struct):
     at_period_end: bool = False
 
 
-class OfMembership(msgspec.Struct):
-    """Do something about a membership."""
+class Refund(msgspec.Struct):
+    """Give a payment for a membership back, or a part of it."""
 
     membership_id: str
+    payment_id: str | None = None
+    amount: float | None = None
+
+
+class OpenDispute(msgspec.Struct):
+    """Dispute the last payment for a membership; a `warning_` is an inquiry."""
+
+    membership_id: str
+    status: Literal["needs_response", "warning_needs_response"] = "needs_response"
+
+
+class Transfer(msgspec.Struct):
+    """Move a membership to another user."""
+
+    membership_id: str
+    user: str
 
 
 class Decide(msgspec.Struct):
-    """Close a dispute."""
+    """Move a dispute on, with Whop's words."""
 
     dispute_id: str
-    status: Literal["won", "lost"]
+    status: Literal[
+        "under_review", "warning_under_review", "won", "lost", "prevented", "warning_closed"
+    ]
 
 
 class SetStatus(msgspec.Struct):
@@ -88,8 +106,9 @@ class Control:
         return [
             _route("POST", "/sandbox/buy", Buy, self._buy),
             _route("POST", "/sandbox/cancel", Cancel, self._cancel),
-            _route("POST", "/sandbox/refund", OfMembership, self._refund),
-            _route("POST", "/sandbox/dispute", OfMembership, self._dispute),
+            _route("POST", "/sandbox/refund", Refund, self._refund),
+            _route("POST", "/sandbox/dispute", OpenDispute, self._dispute),
+            _route("POST", "/sandbox/transfer", Transfer, self._transfer),
             _route("POST", "/sandbox/dispute/decide", Decide, self._decide),
             _route("POST", "/sandbox/status", SetStatus, self._status),
             _route("POST", "/sandbox/accept", Accept, self._accept),
@@ -119,12 +138,17 @@ class Control:
         )
         return self._sold(held)
 
-    def _refund(self, wanted: OfMembership) -> dict[str, Any]:
-        refund = self._whop.till.refund(wanted.membership_id)
+    def _transfer(self, wanted: Transfer) -> dict[str, Any]:
+        return self._sold(self._whop.memberships.transfer(wanted.membership_id, wanted.user))
+
+    def _refund(self, wanted: Refund) -> dict[str, Any]:
+        refund = self._whop.till.refund(
+            wanted.membership_id, payment_id=wanted.payment_id, amount=wanted.amount
+        )
         return {"refund_id": refund.id, "payment_id": refund.payment_id}
 
-    def _dispute(self, wanted: OfMembership) -> dict[str, Any]:
-        dispute = self._whop.till.dispute(wanted.membership_id)
+    def _dispute(self, wanted: OpenDispute) -> dict[str, Any]:
+        dispute = self._whop.till.dispute(wanted.membership_id, wanted.status)
         return {"dispute_id": dispute.id, "payment_id": dispute.payment_id}
 
     def _decide(self, wanted: Decide) -> dict[str, Any]:

@@ -1,19 +1,26 @@
 """What the parts of the local Whop share: the tables, the clock, the ids and the events."""
 
 import string
+from collections import deque
 from collections.abc import Callable
 from datetime import datetime
 from random import Random
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar, cast
+
+import msgspec
 
 from worker.sandbox import envelopes
 from worker.sandbox.faults import Faults
 from worker.sandbox.outbox import Outbox
-from worker.sandbox.records import Outgoing, Record, Webhook
+from worker.sandbox.records import Membership, Outgoing, Payment, Record, Webhook
 from worker.sandbox.tables import Index, Tables
 
 ALPHABET = string.ascii_letters + string.digits
 ID_LENGTH = 14
+VERSIONS = 8
+"""Earlier states of a membership or payment that are kept, for lists that are behind."""
+
+R = TypeVar("R", bound=Record)
 
 
 class Listener(Protocol):
@@ -34,6 +41,7 @@ class Core:
         self.listeners: list[Listener] = []
         self.tables = tables
         self.index = Index(tables)
+        self._versions: dict[str, deque[tuple[datetime, Record]]] = {}
         self.outbox = Outbox(tables, faults=self.faults, rng=rng, new_id=self.new_id)
 
     def load(self, tables: Tables) -> None:
@@ -64,10 +72,24 @@ class Core:
         self.revision += 1
         if record is not None:
             record.updated_at = self.now()
+            self._keep_version(record)
+
+    def as_of(self, record: R, at: datetime) -> R | None:
+        """Return a record as it was at an instant; None where it did not exist yet."""
+        past = [then for since, then in self._versions.get(record.id, ()) if since <= at]
+        if past:
+            return cast("R", past[-1])
+        return record if record.created_at <= at and record.id not in self._versions else None
+
+    def _keep_version(self, record: Record) -> None:
+        if isinstance(record, Membership | Payment):
+            kept = self._versions.setdefault(record.id, deque(maxlen=VERSIONS))
+            kept.append((self.clock(), msgspec.structs.replace(record)))
 
     def emit(self, event: str, record: Record, *, previous: dict[str, Any] | None = None) -> None:
         """Send an event to every webhook that subscribes to it, as things stand now."""
         self.touch()
+        self._keep_version(record)
         for listener in self.listeners:
             listener(event, record)
         for hook in self.tables.webhooks.values():

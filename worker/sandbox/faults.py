@@ -4,6 +4,8 @@ All of them can be set while it runs, in code (`whop.faults.drop = 0.1`) or by
 `PATCH /sandbox/faults` with the same names.
 """
 
+from typing import Literal, TypeVar
+
 import msgspec
 
 
@@ -19,11 +21,34 @@ class Failure(msgspec.Struct, kw_only=True):
     after: bool = False
 
 
+class Emptied(msgspec.Struct, kw_only=True):
+    """The next `times` answers of a list have no rows, as if there were nothing."""
+
+    operation: str
+    times: int = 1
+
+
+class Shape(msgspec.Struct, kw_only=True):
+    """The next `times` answers of an operation are 200 and not what a client needs.
+
+    `kind` is html, empty, list, null_error, missing (a `field` is left out) or wrong_type (a
+    `field` has a number or a text in its stead). A field of a list is one of its first row.
+    """
+
+    operation: str
+    kind: Literal["html", "empty", "list", "null_error", "missing", "wrong_type"]
+    field: str = "id"
+    times: int = 1
+
+
 class RateLimit(msgspec.Struct, kw_only=True):
     """So many calls per operation and key, in any window of so many seconds."""
 
     count: int = 600
     seconds: float = 60.0
+
+
+S = TypeVar("S", Emptied, Shape)
 
 
 class Faults(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -33,6 +58,13 @@ class Faults(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     sent; a reordered one is held back for up to `reorder_seconds`, so that later ones overtake it.
     `ignore_idempotency` names operations that take no notice of an Idempotency-Key, because Whop
     does not say that its older endpoints (experiences, messages) honour one.
+
+    `unavailable` are operations that the account may not use ("This endpoint is not available for
+    your account."), `gone` those that are not there any more (404). `emptied` lists have no rows,
+    `endless_lists` repeat their cursor for ever, and `stale_lists_seconds` is how far the lists of
+    memberships and payments are behind. With `create_takes_metadata` off, POST /memberships drops
+    it. `payment_readable_after_seconds` is how long a new payment is 404. `stock_means` says what a
+    plan's stock is: what is `left`, lessened by each purchase, or the `total` that is ever sold.
     """
 
     latency_seconds: float = 0.0
@@ -44,6 +76,33 @@ class Faults(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     reorder: float = 0.0
     reorder_seconds: float = 1.0
     deliveries_paused: bool = False
+    unavailable: list[str] = []
+    gone: list[str] = []
+    emptied: list[Emptied] = []
+    endless_lists: list[str] = []
+    stale_lists_seconds: float = 0.0
+    shapes: list[Shape] = []
+    create_takes_metadata: bool = True
+    payment_readable_after_seconds: float = 0.0
+    stock_means: Literal["left", "total"] = "left"
+
+    def misshape(self, operation: str) -> Shape | None:
+        """Return the shape that this answer must have, and count it."""
+        return self._next(self.shapes, operation)
+
+    def empty(self, operation: str) -> bool:
+        """Say whether this list must be empty, and count it."""
+        return self._next(self.emptied, operation) is not None
+
+    @staticmethod
+    def _next(wanted: list[S], operation: str) -> S | None:
+        for one in wanted:
+            if one.operation in (operation, "*"):
+                one.times -= 1
+                if one.times <= 0:
+                    wanted.remove(one)
+                return one
+        return None
 
     def fail(self, operation: str, *, after: bool) -> int | None:
         """Return the status that this call must fail with, and count it; None lets it pass."""

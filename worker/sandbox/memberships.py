@@ -57,7 +57,9 @@ class Memberships:
             raise Unprocessable(f"{product.id} has no such plan to buy")
         return plans[0]
 
-    def grant(self, plan_id: str, user_id: str) -> Membership:
+    def grant(
+        self, plan_id: str, user_id: str, metadata: dict[str, Any] | None = None
+    ) -> Membership:
         """Create a membership on a free plan (Whop: Create membership, 2026-06-09).
 
         Raises:
@@ -66,6 +68,7 @@ class Memberships:
         plan = self._free_plan(plan_id)
         user = find(self._core.tables.users, user_id, "User")
         held = self._open(plan, user.id)
+        held.metadata = metadata or {}
         self._announce(held)
         return held
 
@@ -207,6 +210,10 @@ class Memberships:
         """Take one from the stock, which each purchase lessens (Whop: The plan object)."""
         if plan.unlimited_stock or plan.stock is None:
             return
+        if self._core.faults.stock_means == "total":
+            if len(self._core.index.by_plan[plan.id]) >= plan.stock:
+                raise Unprocessable("This plan is out of stock")
+            return
         if plan.stock < 1:
             raise Unprocessable("This plan is out of stock")
         plan.stock -= 1
@@ -235,6 +242,15 @@ class Memberships:
             self._changed(held, previous)
         if "cancel_at_period_end" in changes:
             self._set_cancel_at_period_end(held, wanted=changes["cancel_at_period_end"])
+        return held
+
+    def transfer(self, membership_id: str, user: str) -> Membership:
+        """Move a membership to another user, who is made when nobody has the name."""
+        held = self.get(membership_id)
+        previous, person = {"user_id": held.user_id}, self._people.meet(user)
+        self._core.index.move(held, person.id)
+        held.user_id, held.member_id = person.id, self._people.join(person.id).id
+        self._changed(held, previous)
         return held
 
     def set_paused(self, membership_id: str, *, paused: bool) -> Membership:

@@ -214,6 +214,13 @@ class Invitation(Record, kw_only=True):
     accepted_at: datetime | None = None
 
 
+class SupportChannel(Record, kw_only=True):
+    """The support chat between the account's team and one customer."""
+
+    user_id: str
+    custom_name: str | None = None
+
+
 class Webhook(Record, kw_only=True):
     """An endpoint of the seller's; `api_version_date` None means the legacy payload shape."""
 

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 from worker.sandbox import bodies
 from worker.sandbox.core import Core
-from worker.sandbox.records import CHAT_APP, Channel, Experience, Message
+from worker.sandbox.records import CHAT_APP, Channel, Experience, Message, SupportChannel
 from worker.sandbox.refusals import Forbidden, NotFound, Unprocessable
 from worker.sandbox.shapes import access_level
 from worker.sandbox.tables import find
@@ -113,6 +113,23 @@ class Rooms:
         """Return a message."""
         return find(self._core.tables.messages, message_id, "Message")
 
+    def said_in(self, channel_id: str) -> list[Message]:
+        """Return the messages of a channel or a support chat, oldest first."""
+        if channel_id in self._core.tables.support_channels:
+            return list(self._core.index.by_channel[channel_id].values())
+        return self.messages_in(self.channel(channel_id))
+
+    def support_channel(self, user_id: str) -> SupportChannel:
+        """Return the support chat with a customer; there is one for each, made when asked for."""
+        channels = self._core.tables.support_channels
+        for one in channels.values():
+            if one.user_id == user_id:
+                return one
+        made = SupportChannel(**self._core.stamp("chat_feed_"), user_id=user_id)
+        channels[made.id] = made
+        self._core.touch()
+        return made
+
     def messages_in(self, channel: Channel) -> list[Message]:
         """Return a channel's messages, oldest first."""
         return list(self._core.index.by_channel[channel.id].values())
@@ -122,17 +139,19 @@ class Rooms:
 
         Who signs a message that was posted with an account key is not documented.
         """
-        channel = self.channel(wanted.channel_id)
+        support = wanted.channel_id in self._core.tables.support_channels
+        channel_id = wanted.channel_id if support else self.channel(wanted.channel_id).id
         message = Message(
             **self._core.stamp("msg_"),
-            channel_id=channel.id,
+            channel_id=channel_id,
             user_id=author_id or self._core.tables.account.owner_id,
             content=wanted.content,
             replying_to_message_id=wanted.replying_to_message_id,
         )
         self._core.tables.messages[message.id] = message
         self._core.index.add(message)
-        self._core.emit("chat.message.created", message)
+        if not support:
+            self._core.emit("chat.message.created", message)
         return message
 
     def update_message(self, message_id: str, patch: bodies.MessagePatch) -> Message:

@@ -25,6 +25,7 @@ from worker.sandbox.records import (
     Product,
     Record,
     Refund,
+    SupportChannel,
     User,
     Webhook,
 )
@@ -52,6 +53,7 @@ class Tables(msgspec.Struct, kw_only=True):
     refunds: dict[str, Refund] = {}
     disputes: dict[str, Dispute] = {}
     invitations: dict[str, Invitation] = {}
+    support_channels: dict[str, SupportChannel] = {}
     webhooks: dict[str, Webhook] = {}
     outgoing: list[Outgoing] = []
     deliveries: list[Delivery] = []
@@ -104,6 +106,12 @@ class Index:
         if membership.user_id is not None:
             self.by_user[membership.user_id].append(membership)
         self.will_end(membership)
+
+    def move(self, membership: Membership, user_id: str) -> None:
+        """Note that a membership is another user's."""
+        if membership.user_id is not None:
+            self.by_user[membership.user_id].remove(membership)
+        self.by_user[user_id].append(membership)
 
     def will_end(self, membership: Membership) -> None:
         """Note the end of a membership's period, if it has one and goes on until then."""

@@ -55,41 +55,49 @@ class Till:
         self._core.index.add(payment)
         return payment
 
-    def refund(self, membership_id: str) -> Refund:
-        """Give back the last payment for a membership, whole."""
-        payment = self._last_paid(membership_id)
+    def refund(
+        self, membership_id: str, *, payment_id: str | None = None, amount: float | None = None
+    ) -> Refund:
+        """Give back a payment for a membership, the last one unless it is named, or a part of it.
+
+        The membership stays as it is (seen on Whop's sandbox, 2026-08).
+        """
+        payment = self.payment(payment_id) if payment_id else self._last_paid(membership_id)
+        part = amount is not None and amount < payment.amount
         refund = Refund(
             **self._core.stamp("rf_"),
             payment_id=payment.id,
-            amount=payment.amount,
+            amount=payment.amount if amount is None else amount,
             currency=payment.currency,
         )
         self._core.tables.refunds[refund.id] = refund
-        payment.substatus, payment.refunded_amount = "refunded", payment.amount
+        payment.substatus = "partially_refunded" if part else "refunded"
+        payment.refunded_amount = refund.amount
         payment.refunded_at = refund.created_at
         self._core.touch(payment)
         self._core.emit("refund.created", refund)
         self._core.emit("refund.updated", refund)
         return refund
 
-    def dispute(self, membership_id: str) -> Dispute:
-        """Open a dispute over the last payment for a membership."""
+    def dispute(self, membership_id: str, status: str = "needs_response") -> Dispute:
+        """Open a dispute over the last payment for a membership, or an inquiry."""
         payment = self._last_paid(membership_id)
         dispute = Dispute(
             **self._core.stamp("dspt_"),
             payment_id=payment.id,
             amount=payment.amount,
             currency=payment.currency,
+            status=status,
         )
         self._core.tables.disputes[dispute.id] = dispute
-        payment.substatus = "dispute_needs_response"
+        payment.substatus = f"dispute_{status}"
         self._core.touch(payment)
         self._core.emit("dispute.created", dispute)
         self._core.emit("dispute.updated", dispute)
         return dispute
 
     def decide(self, dispute_id: str, status: str) -> Dispute:
-        """Close a dispute as `won` or `lost`."""
+        """Move a dispute on: under_review, won, lost, prevented, or an inquiry's warning_closed."""
         dispute = self.dispute_of(dispute_id)
         dispute.status = status
         payment = self.payment(dispute.payment_id)

@@ -3,6 +3,7 @@
 WhopError
     Unavailable     wait and try again: Whop or the way to it is out of order
         Limited     429: the quota is used up; Whop itself is in order
+        Blind       the key may not see what is asked for, so the answer proves nothing
     Rejected        trying again is of no use: a person must act, or the caller knows better
         Forbidden   401 or 403: the key is wrong or lacks a permission
         Missing     404: there is no such object
@@ -28,6 +29,10 @@ class Unavailable(WhopError):
 
 class Limited(Unavailable):
     """Whop answered that the key's quota is used up."""
+
+
+class Blind(Unavailable):
+    """The key may not see what the call is about, so that its answer means nothing."""
 
 
 class Rejected(WhopError):

@@ -10,6 +10,7 @@ from worker.sandbox.operations import (
     payments,
     plans,
     products,
+    support,
     webhooks,
 )
 
@@ -23,4 +24,5 @@ OPERATIONS: tuple[Operation, ...] = (
     *plans.OPERATIONS,
     *payments.OPERATIONS,
     *webhooks.OPERATIONS,
+    *support.OPERATIONS,
 )

@@ -65,7 +65,7 @@ def detach(call: Call) -> Json:
 
 PATH = "/experiences/{id}"
 
-_older = partial(Operation, older=True)
+_older = partial(Operation, older=True, keyless=True)
 
 OPERATIONS = (
     _older("experiences.list", "GET", "/experiences", (), listing),

@@ -30,12 +30,16 @@ ACTIONS = (
     "member:email:read",
     "membership:cancel",
     "membership:create",
+    "member:manage",
     "membership:update",
     "payment:basic:read",
     "plan:basic:read",
     "plan:create",
     "plan:delete",
     "plan:update",
+    "support_chat:create",
+    "support_chat:message:create",
+    "support_chat:read",
 )
 """The permission actions that the local Whop asks for, of the hundreds that Whop has."""
 

@@ -52,8 +52,10 @@ def listing(call: Call) -> Json:
             and held.created_at in span
         )
 
-    nothing = promo or not call.account()
-    rows = [] if nothing else filter(wanted, _candidates(call, user_id, member_id, products))
+    hidden = call.key is not None and not call.may(READ)  # then there is nothing, and no error
+    nothing = promo or hidden or not call.account()
+    candidates = call.listed(_candidates(call, user_id, member_id, products))
+    rows = [] if nothing else filter(wanted, candidates)
     page = paginate(rows, lambda held: (held.seq,), call.window())
     return page.json(lambda held: shapes.membership(call.whop.tables, held))
 
@@ -72,6 +74,12 @@ def _candidates(
     return tables.memberships.values()
 
 
+def _may_change(call: Call) -> None:
+    """Refuse a key with neither of the two permissions that change a membership."""
+    if call.key is not None and not call.may("member:manage"):
+        call.need("membership:update")
+
+
 def _answer(call: Call, held: Membership) -> Json:
     return shapes.membership(call.whop.tables, held)
 
@@ -83,13 +91,15 @@ def retrieve(call: Call) -> Json:
 
 def update(call: Call) -> Json:
     """Merge metadata, or change whether it cancels at its period's end."""
+    _may_change(call)
     return _answer(call, call.whop.memberships.update(call.id, call.body(bodies.MembershipPatch)))
 
 
 def create(call: Call) -> Json:
     """Grant a membership on a free plan; documented at one Api-Version-Date only."""
     wanted = call.body(bodies.NewMembership)
-    return _answer(call, call.whop.memberships.grant(wanted.plan_id, wanted.user_id))
+    metadata = wanted.metadata if call.whop.faults.create_takes_metadata else {}
+    return _answer(call, call.whop.memberships.grant(wanted.plan_id, wanted.user_id, metadata))
 
 
 def invite(call: Call) -> Json:
@@ -122,7 +132,7 @@ CANCEL = ("membership:cancel", READ)
 UPDATE = ("membership:update", READ)
 
 OPERATIONS = (
-    Operation("memberships.list", "GET", "/memberships", (READ,), listing),
+    Operation("memberships.list", "GET", "/memberships", (), listing),
     Operation(
         "memberships.create",
         "POST",
@@ -134,7 +144,7 @@ OPERATIONS = (
     ),
     Operation("memberships.invite", "POST", "/memberships/invite", GRANT[:1], invite),
     Operation("memberships.retrieve", "GET", "/memberships/{id}", (READ,), retrieve),
-    Operation("memberships.update", "PATCH", "/memberships/{id}", UPDATE, update),
+    Operation("memberships.update", "PATCH", "/memberships/{id}", (READ,), update),
     Operation("memberships.cancel", "POST", "/memberships/{id}/cancel", CANCEL, cancel),
     Operation("memberships.pause", "POST", "/memberships/{id}/pause", UPDATE, pause),
     Operation("memberships.resume", "POST", "/memberships/{id}/resume", UPDATE, resume),

@@ -1,8 +1,11 @@
 """Payments, and the refunds and disputes that follow some of them."""
 
+from datetime import timedelta
+
 from worker.sandbox import shapes
 from worker.sandbox.call import Call, Operation
 from worker.sandbox.pages import paginate
+from worker.sandbox.refusals import NotFound
 from worker.sandbox.shapes import Json
 
 FILTERS = (
@@ -23,7 +26,7 @@ def listing(call: Call) -> Json:
     wanted = {name: value for name in FILTERS if (value := call.one(name)) is not None}
     rows = (
         paid
-        for paid in call.whop.tables.payments.values()
+        for paid in call.listed(call.whop.tables.payments.values())
         if mine
         and all(getattr(paid, name) == value for name, value in wanted.items())
         and paid.created_at in span
@@ -34,7 +37,11 @@ def listing(call: Call) -> Json:
 
 def retrieve(call: Call) -> Json:
     """Read one payment."""
-    return shapes.payment(call.whop.tables, call.whop.till.payment(call.id))
+    paid = call.whop.till.payment(call.id)
+    young = timedelta(seconds=call.whop.faults.payment_readable_after_seconds)
+    if call.whop.core.clock() - paid.created_at < young:
+        raise NotFound(f"Payment not found: {call.id}")
+    return shapes.payment(call.whop.tables, paid)
 
 
 def refund(call: Call) -> Json:
