@@ -333,6 +333,7 @@ def test_a_room_that_is_archived_lets_nobody_in():
 def test_what_whop_shows_is_taken_down_whole():
     held = Held("active", "prod_basic", LATER)
     held.updated_at = held.period_start = AT
+    held.canceled_at = None
     seen = Seen.of(held)
     assert (seen.status, seen.product, seen.updated_at) == ("active", "prod_basic", AT)
     assert (seen.plan, seen.created_at, seen.period_end) == ("plan_1", held.created_at, LATER)

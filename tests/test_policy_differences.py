@@ -36,6 +36,7 @@ class Row:
     created_at: datetime | None = NOW - 10 * DAY
     updated_at: datetime | None = NOW - 5 * DAY
     period_end: datetime | None = None
+    canceled_at: datetime | None = None
 
 
 def on(cohort, id_="mem_ours", *, status="completed", ago=9 * DAY, plan=None):

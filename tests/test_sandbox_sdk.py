@@ -136,6 +136,13 @@ async def _look_after_memberships(server: Server, whop: AsyncWhop) -> None:
         "/sandbox/buy", json={"product_id": "prod_basic", "user": "ada"}
     )
     membership_id, user_id = sold.json()["membership_id"], sold.json()["user_id"]
+    support = await whop.support_channels.create(account_id=ACCOUNT, user_id=user_id)
+    again = await whop.support_channels.create(account_id=ACCOUNT, user_id=user_id)
+    assert (again.id, again.customer_user.id) == (support.id, user_id)
+    listed = [one.id async for one in await whop.support_channels.list(account_id=ACCOUNT)]
+    assert listed == [support.id]
+    said = await whop.messages.create(channel_id=support.id, content="Your link")
+    assert [one.id async for one in await whop.messages.list(channel_id=support.id)] == [said.id]
     held = await whop.memberships.retrieve(membership_id)
     assert (held.status, held.user_id, held.product_id) == ("active", user_id, "prod_basic")
     assert held.renewal_price is not None
