@@ -12,6 +12,7 @@ from typing import Any
 import uvicorn
 
 from webhooks.app import create_app
+from webhooks.connections import Crowd, Guarded
 from webhooks.inbox import Inbox, connect
 from webhooks.signature import Secrets, sign
 
@@ -139,13 +140,18 @@ async def answer(reader: asyncio.StreamReader) -> Answer:
 
 @contextlib.asynccontextmanager
 async def serving(
-    redis_url: str, *, clock: Callable[[], float] = time.time, secrets: str = SECRET
+    redis_url: str,
+    *,
+    clock: Callable[[], float] = time.time,
+    secrets: str = SECRET,
+    crowd: Crowd | None = None,
 ) -> AsyncIterator[int]:
     """Run the receiver in this loop, on a real socket with uvicorn; yields its port."""
     inbox = Inbox(connect(redis_url, timeout=None), ACCOUNT)
     app = create_app(inbox=inbox, account=ACCOUNT, secrets=Secrets.parse(secrets), clock=clock)
+    guarded = type("Guarded", (Guarded,), {"crowd": Crowd() if crowd is None else crowd})
     config = uvicorn.Config(
-        app, http="httptools", ws="none", lifespan="off", log_config=None, access_log=False
+        app, http=guarded, ws="none", lifespan="off", log_config=None, access_log=False
     )
     server = uvicorn.Server(config)
     with socket.create_server(("127.0.0.1", 0)) as listener:

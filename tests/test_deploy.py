@@ -16,8 +16,9 @@ import pytest
 from webhooks import inbox
 from webhooks import main as receiver
 from webhooks.app import CODES
+from webhooks.connections import Crowd
 from webhooks.events import COUNTED, INTERESTING
-from webhooks.meters import Meters
+from webhooks.meters import Connections, Meters
 from worker import health, rules, settings
 from worker import main as worker
 from worker.cli import main as cli
@@ -248,6 +249,7 @@ def test_the_meters_that_the_readme_tells_of_are_in_the_code():
     registry = CollectorRegistry()
     meters = Meters(registry)
     meters.answered("unread", "forged")
+    registry.register(Connections(Crowd()))
     families = [*registry.collect(), *WorkMeters().registry.collect()]
     known = {f"{one.name}_total" if one.type == "counter" else one.name for one in families}
     told = re.findall(r"`(usher_[a-z_]+)`", section("When things break"))

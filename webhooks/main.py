@@ -16,13 +16,16 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 import uvicorn
+from prometheus_client import CollectorRegistry
 from redis.exceptions import RedisError
 from starlette.applications import Starlette
 
 from webhooks import log
 from webhooks.app import Store, create_app
+from webhooks.connections import Guarded, make_room
 from webhooks.durability import WANTED, Unknowable, shortcomings
 from webhooks.inbox import Inbox, connect
+from webhooks.meters import Connections
 from webhooks.settings import Settings, SettingsError
 
 if TYPE_CHECKING:
@@ -77,11 +80,14 @@ def build(settings: Settings, store: Store | None = None) -> Starlette:
         await asyncio.wait([check])
         await inbox.close()
 
+    registry = CollectorRegistry()
+    registry.register(Connections(Guarded.crowd))
     return create_app(
         inbox=store or inbox,
         account=settings.account,
         secrets=settings.secrets,
         clock=time.time,  # noqa: TID251 - the process's edge
+        registry=registry,
         lifespan=lifespan,
     )
 
@@ -96,6 +102,7 @@ def serve(settings: Settings) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with contextlib.suppress(KeyboardInterrupt), _listen(settings.host, settings.port) as listener:
         log.configure(settings.log)
+        Guarded.crowd.bounds = make_room(Guarded.crowd.bounds)
         host, port = listener.getsockname()[:2]
         logger.info("receiver.started", host=host, port=port, account=settings.account)
         try:
@@ -107,7 +114,7 @@ def serve(settings: Settings) -> None:
 def _config(settings: Settings) -> uvicorn.Config:
     return uvicorn.Config(
         build(settings),
-        http="httptools",
+        http=Guarded,
         ws="none",
         lifespan="on",
         log_config=None,

@@ -1,9 +1,13 @@
 """What Prometheus may ask the receiver."""
 
-from typing import Final
+from collections.abc import Iterator
+from typing import Final, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
+from webhooks.connections import Crowd, Reason
 from webhooks.events import COUNTED, INTERESTING
 
 UNREAD: Final = "unread"
@@ -49,3 +53,26 @@ class Meters:
     def acknowledged(self, seconds: float) -> None:
         """Time a 2xx. Refusals are left out: a flood of forgeries would flatter the figures."""
         self._seconds.observe(seconds)
+
+
+class Connections(Collector):
+    """The connections as they are when somebody asks, and those that were cut."""
+
+    def __init__(self, crowd: Crowd) -> None:
+        self._crowd = crowd
+
+    def collect(self) -> Iterator[Metric]:
+        """Return what Prometheus shows."""
+        crowd = self._crowd
+        now = GaugeMetricFamily(
+            "usher_connections", "Connections by what they do.", labels=["state"]
+        )
+        for state in ("reading", "answering", "idle"):
+            now.add_metric([state], len(getattr(crowd, state)))
+        yield now
+        cut = CounterMetricFamily(
+            "usher_connections_cut", "Connections that were cut, by the reason.", labels=["reason"]
+        )
+        for reason in get_args(Reason):
+            cut.add_metric([reason], crowd.cut[reason])
+        yield cut
