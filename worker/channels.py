@@ -4,23 +4,26 @@ One subject, `channel:{instance}`, sets a standing room's channel, so that two n
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import cached_property
 from typing import Any, Final
 
 import structlog
+from msgspec import UNSET
 
 from worker import pacing
 from worker.announce import announce
-from worker.memory.channels import Kept
+from worker.memory.channels import Kept, Standing
 from worker.memory.places import Place
 from worker.memory.trail import Step
 from worker.policy.edits import edits, untouched
 from worker.policy.messages import next_message
-from worker.policy.overrides import Edit, Overrides
+from worker.policy.overrides import NOTHING, Edit, Overrides
 from worker.policy.phases import Phase
 from worker.policy.rooms import Room, split
-from worker.policy.schedule import Change, Schedule, next_change, phase_at, settings_at
+from worker.policy.schedule import Change, Schedule, changed, next_change, phase_at, settings_at
 from worker.policy.settings import Settings, WhoCanPost, WhoCanReact, changes, over, said
 from worker.subjects import milliseconds
 from worker.tools import Tools
@@ -32,7 +35,7 @@ log = structlog.get_logger()
 NONE: Final = Settings()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _View:
     """One look at a room's channel."""
 
@@ -43,59 +46,97 @@ class _View:
     overrides: Overrides
     now: datetime
 
-    @property
+    @cached_property
     def plan(self) -> Settings:
         """What the channel should be by the plan alone."""
         return settings_at(self.schedule, self.now)
 
-    @property
+    @cached_property
     def want(self) -> Settings:
         """What the channel should be, all told."""
         return settings_at(self.schedule, self.now, self.overrides)
 
+    @cached_property
+    def coming(self) -> Change | None:
+        """The plan's next change."""
+        return next_change(self.schedule, self.now)
+
     def next_change(self) -> Change | None:
+        """Return the next change, all told."""
+        if self.overrides == NOTHING:
+            return self.coming
         return next_change(self.schedule, self.now, self.overrides)
+
+    @property
+    def same_plan(self) -> bool:
+        """Whether the plan wants what it wanted at the last look; a change of it ends edits."""
+        kept = self.kept
+        if kept.planned != self.plan:
+            return False
+        if kept.coming is UNSET:  # it was written down before Usher noted when the plan changes
+            return not (kept.seen and changed(self.schedule, kept.seen, self.now))
+        return kept.coming is None or kept.coming > self.now
 
 
 async def set_channel(
-    tools: Tools, room: Room, key: str, place: Place, *, released: bool = False
+    tools: Tools,
+    room: Room,
+    key: str,
+    place: Place,
+    *,
+    released: bool = False,
+    standing: Standing | None = None,
 ) -> datetime | None:
     """Set a room's channel to what it should be now, write what is due, and say when to look again.
 
-    `released` says that a person ends what was changed by hand, too.
+    `released` says that a person ends what was changed by hand, too; `standing` is what is
+    remembered of the room, where that was read. A look that changes nothing writes nothing.
 
     Raises:
         Unavailable, Rejected: Whop did not let a step happen.
     """
     now, schedule = tools.clock(), room.schedule_of(split(key)[1], place.occurrence)
-    kept = await _kept(tools, key, place)
+    standing = standing or (await tools.store.standing(key))[0]
+    kept = _kept(standing, place)
+    known = copy(kept)
     first = place.found and kept.left is None
     archived = phase_at(schedule, now) is Phase.ARCHIVED
-    state, slower, pace_look = await pacing.ask(tools, room, kept, now, archived=archived)
-    respected = kept.edit and kept.edit.holds_at(now) and _same_plan(kept, schedule, now)
+    asked = await pacing.ask(tools, room, kept, now, archived=archived)
+    view = _View(room, key, kept, schedule, Overrides(), now)
+    respected = kept.edit and kept.edit.holds_at(now) and view.same_plan
     if kept.edit and (released or not respected):
         log.info("edit.ended", room=key, **said(kept.edit.settings))
         kept.edit = None
-    laid = Overrides(slower, kept.edit, await tools.store.holds(key))
+    laid = Overrides(asked.slower, kept.edit, standing.holds)
     before = kept.aimed
-    view = await _settings(tools, _View(room, key, kept, schedule, laid, now))
-    if room.pace and state:
+    view = await _settings(tools, replace(view, overrides=laid))
+    if kept != known:
+        await _note(tools, view)
+        known = copy(kept)
+    if room.pace and asked.state:
         law, want = room.pace, view.want
-        await pacing.keep(tools, key, kept, law, state=state, now=now, aimed=before, want=want)
+        await pacing.keep(tools, key, kept, law, asked=asked, now=now, aimed=before, want=want)
     await announce(tools, room, key, kept, schedule, first=first)
     coming, text = view.next_change(), next_message(schedule, room.messages, now)
     archives = schedule.archived_from
-    looks = [pace_look, text, _instant(coming, view.want) if coming else None]
+    looks = [asked.look, text, _instant(coming, view.want) if coming else None]
     looks.append(archives if archives and archives > now else None)
     kept.look = min((at for at in looks if at), default=None)
-    await tools.store.save_kept(key, kept)
+    if kept != known:
+        await tools.store.save_kept(key, kept)
     if place.ready and archived != place.archived:
         await tools.inbox.mark(f"room:{key}", "archives", milliseconds(now))
     return kept.look
 
 
-async def _kept(tools: Tools, key: str, place: Place) -> Kept:
-    kept = await tools.store.kept(key)
+async def _note(tools: Tools, view: _View) -> None:
+    """Write down what is known of a channel by now."""
+    view.kept.seen = view.now
+    await tools.store.save_kept(view.key, view.kept)
+
+
+def _kept(standing: Standing, place: Place) -> Kept:
+    kept = standing.kept
     return kept if kept and kept.id == place.channel else Kept(place.channel or "")
 
 
@@ -108,12 +149,13 @@ async def differences(
     made of what was sent.
     """
     now, schedule = tools.clock(), room.schedule_of(split(key)[1], place.occurrence)
-    kept = await _kept(tools, key, place)
+    (standing,) = await tools.store.standing(key)
+    kept = _kept(standing, place)
     archived = phase_at(schedule, now) is Phase.ARCHIVED
     slower = NONE if archived else await pacing.standing(tools, room, kept)
-    same = _same_plan(kept, schedule, now)
+    same = _View(room, key, kept, schedule, Overrides(), now).same_plan
     edit = kept.edit if kept.edit and kept.edit.holds_at(now) and same else None
-    laid = Overrides(slower, edit, await tools.store.holds(key))
+    laid = Overrides(slower, edit, standing.holds)
     view, have = _View(room, key, kept, schedule, laid, now), settings_of(channel)
     if kept.hidden and kept.left and not have.banned_words:
         have = over(have, Settings(banned_words=kept.left.banned_words))
@@ -130,15 +172,15 @@ async def _settings(tools: Tools, view: _View) -> _View:
     """Send what differs, but for what somebody changed by hand where that is respected."""
     kept, rank = view.kept, _rank(view.kept.left, view.want)
     have = await _read(tools, kept, await tools.whop.channel(kept.id, rank=rank))
-    if _same_plan(kept, view.schedule, view.now):
+    if view.same_plan:
         view = await _edited(tools, view, have)
     want = await _with_own(tools, view, have)
     different, left = changes(want, have), have
+    kept.coming = view.coming.at if view.coming else None
     if different and not untouched(have, kept.left, kept.aimed, want):
         # Written down first: what a broken-off change left there is nobody's edit by hand.
         kept.left, kept.aimed, kept.planned = None, want, view.plan
-        kept.seen = view.now
-        await tools.store.save_kept(view.key, kept)
+        await _note(tools, view)
         answer = await tools.whop.update_channel(kept.id, different, rank=rank)
         shown = settings_of(answer)  # what somebody else changed meanwhile is not ours
         left = over(have, Settings(**{name: getattr(shown, name) for name in different}))
@@ -146,16 +188,9 @@ async def _settings(tools: Tools, view: _View) -> _View:
         log.info("channel.changed", room=view.key, phase=phase, **different)
         step = Step(view.now, "channel.changed", str(different), room=view.key, id=kept.id)
         await tools.store.trail(f"channel:{view.key}", [step])
-    kept.left, kept.aimed, kept.planned, kept.seen = left, want, view.plan, view.now
+    kept.left, kept.aimed, kept.planned = left, want, view.plan
     kept.own = Settings(**{n: v for n, v in said(kept.own).items() if n in said(view.want)})
-    await tools.store.save_kept(view.key, kept)
     return view
-
-
-def _same_plan(kept: Kept, schedule: Schedule, now: datetime) -> bool:
-    """Say whether the plan wants what it wanted at the last look; a change of it ends edits."""
-    passed = next_change(schedule, kept.seen) if kept.seen else None
-    return kept.planned == settings_at(schedule, now) and not (passed and passed.at <= now)
 
 
 async def _edited(tools: Tools, view: _View, have: Settings) -> _View:
@@ -170,8 +205,7 @@ async def _edited(tools: Tools, view: _View, have: Settings) -> _View:
         log.warning("edit.beaten", room=view.key, by="a hold", **said(by_hand))
         return view
     before = kept.edit.settings if kept.edit else NONE
-    coming = next_change(view.schedule, view.now)
-    edit = Edit(view.now, coming.at if coming else None, over(before, by_hand))
+    edit = Edit(view.now, view.coming.at if view.coming else None, over(before, by_hand))
     what = "edit.respected" if respected else "edit.reverted"
     until = edit.until.isoformat() if edit.until and respected else None
     log.warning(what, room=view.key, until=until, **said(by_hand))
@@ -180,8 +214,7 @@ async def _edited(tools: Tools, view: _View, have: Settings) -> _View:
     if not respected:
         return view
     kept.edit = edit
-    laid = Overrides(view.overrides.pace, edit, view.overrides.holds)
-    return _View(view.room, view.key, kept, view.schedule, laid, view.now)
+    return replace(view, overrides=replace(view.overrides, edit=edit))
 
 
 def _beaten(view: _View, by_hand: Settings) -> bool:

@@ -3,7 +3,8 @@
 Besides those, `pace:{channel}` is the State of the chat's controller as JSON.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -19,6 +20,15 @@ _IN_MINUTE: Final = 60 // BUCKET
 _IN_HOUR: Final = 3600 // BUCKET
 
 
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What is known of a chat at one look: what was counted, its controller, its alarm."""
+
+    reading: Reading = field(default_factory=Reading)
+    state: State = field(default_factory=State)
+    alarm: Mapping[bytes, bytes] = field(default_factory=dict)
+
+
 class Chatter:
     """The counts and alarms of chats, by the id of their channel."""
 
@@ -26,8 +36,8 @@ class Chatter:
         self._redis = redis
         self._prefix = prefix
 
-    async def reading(self, channel: str, now: datetime) -> Reading:
-        """Return the last ten minutes, as the law wants them.
+    async def heard(self, channel: str, now: datetime) -> Heard:
+        """Return the last ten minutes of a chat, its controller and its alarm, in one round trip.
 
         The newest minute ends now and is up to ten seconds short: it never says too much.
         """
@@ -35,32 +45,45 @@ class Chatter:
         windows = [range(last - i - _IN_MINUTE + 1, last - i + 1) for i in _starts(SILENCE)]
         hours = sorted({bucket // _IN_HOUR for window in windows for bucket in window})
         async with self._redis.pipeline(transaction=False) as pipe:
+            pipe.get(f"{self._prefix}pace:{channel}")
+            pipe.hgetall(f"{self._prefix}alarm:{channel}")
             for hour in hours:
                 pipe.hgetall(self._counts(channel, hour))
             for window in windows:
                 pipe.pfcount(*(self._senders(channel, bucket) for bucket in window))
-            answers: list[Any] = await pipe.execute()
+            state, alarm, *answers = await pipe.execute()
         counts = dict(zip(hours, answers, strict=False))
         voices = [_sum(counts, window) for window in windows]
-        return Reading(tuple(map(Minute, voices, answers[len(hours) :])))
+        minutes = tuple(map(Minute, voices, answers[len(hours) :]))
+        return Heard(Reading(minutes), _state(state), alarm)
+
+    async def reading(self, channel: str, now: datetime) -> Reading:
+        """Return the last ten minutes, as the law wants them."""
+        return (await self.heard(channel, now)).reading
 
     async def arm(
-        self, channel: str, subject: str, pace: Pace, state: State, now: datetime
+        self,
+        channel: str,
+        subject: str,
+        pace: Pace,
+        state: State,
+        now: datetime,
+        *,
+        standing: Mapping[bytes, bytes] | None = None,
     ) -> None:
         """Have the receiver wake a subject, for the reason `busy`, once the chat is busy enough.
 
-        An alarm that went off rests for a minute, or until it is set anew: set it at each look.
+        An alarm that went off rests for a minute, or until it is set anew. One that is `standing`,
+        wants just this and does not rest needs no setting.
         """
         wanted = law.alarm(pace, state, now)
         if wanted is None:
             await self.disarm(channel)
             return
-        alarm: dict[str, Any] = {
-            "subject": subject,
-            "voices": wanted.voices,
-            "share": wanted.share,
-            "since": milliseconds(wanted.since),
-        }
+        alarm = {"subject": subject, "voices": wanted.voices, "share": wanted.share}
+        if standing and _stands(standing, alarm, milliseconds(now)):
+            return
+        alarm["since"] = milliseconds(wanted.since)
         await self._redis.hset(f"{self._prefix}alarm:{channel}", mapping=alarm)  # type: ignore[misc]  # redis-py types sync and async in one
 
     async def disarm(self, channel: str) -> None:
@@ -70,7 +93,13 @@ class Chatter:
     async def state(self, channel: str) -> State:
         """Return where the controller of a chat stands; at its base where nobody said."""
         row: Any = await self._redis.get(f"{self._prefix}pace:{channel}")
-        return State() if row is None else msgspec.json.decode(row, type=State)
+        return _state(row)
+
+    async def states(self, channels: Sequence[str]) -> dict[str, State]:
+        """Return where the controllers of some chats stand, in one round trip."""
+        names = [f"{self._prefix}pace:{channel}" for channel in channels]
+        rows: list[Any] = await self._redis.mget(names) if names else []
+        return {channel: _state(row) for channel, row in zip(channels, rows, strict=True)}
 
     async def save_state(self, channel: str, state: State) -> None:
         """Remember where the controller of a chat stands; nothing is kept of one at rest."""
@@ -98,6 +127,16 @@ class Chatter:
 
     def _senders(self, channel: str, bucket: int) -> str:
         return f"{self._prefix}senders:{channel}:{bucket}"
+
+
+def _state(row: Any) -> State:
+    return State() if row is None else msgspec.json.decode(row, type=State)
+
+
+def _stands(alarm: Mapping[bytes, bytes], wanted: Mapping[str, object], now: int) -> bool:
+    """Say whether an alarm as it is in Redis wants just this, and does not rest."""
+    same = all(alarm.get(name.encode()) == str(value).encode() for name, value in wanted.items())
+    return same and int(alarm.get(b"since", b"0")) <= now
 
 
 def _starts(windows: int) -> range:

@@ -1,10 +1,12 @@
 """A busy chat's pace: the law is asked at each look, and a room that gets slower is told."""
 
+from dataclasses import dataclass, field
 from datetime import datetime
 
 import structlog
 
 from worker.announce import write
+from worker.chatter import Heard
 from worker.memory.channels import Kept
 from worker.policy import pace
 from worker.policy.messages import Due
@@ -17,18 +19,30 @@ from worker.tools import Tools
 log = structlog.get_logger()
 
 
-async def ask(
-    tools: Tools, room: Room, kept: Kept, now: datetime, *, archived: bool
-) -> tuple[State | None, Settings, datetime | None]:
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the law says of a busy chat now, and what was counted and known before.
+
+    `state` is None where no law is asked; `slower` is what lies on the plan; `look` is when to ask
+    again.
+    """
+
+    state: State | None = None
+    slower: Settings = field(default_factory=Settings)
+    look: datetime | None = None
+    heard: Heard = field(default_factory=Heard)
+
+
+async def ask(tools: Tools, room: Room, kept: Kept, now: datetime, *, archived: bool) -> Asked:
     """Ask the law what a busy chat's pace should be now, and when to ask it again."""
     if room.pace is None or archived:
         if kept.armed:
             await tools.chatter.disarm(kept.id)
             kept.armed = False
-        return None, Settings(), None
-    before, reading = await tools.chatter.state(kept.id), await tools.chatter.reading(kept.id, now)
-    state, look = pace.step(room.pace, before, reading, now)
-    return state, pace.settings(room.pace, state), look
+        return Asked()
+    heard = await tools.chatter.heard(kept.id, now)
+    state, look = pace.step(room.pace, heard.state, heard.reading, now)
+    return Asked(state, pace.settings(room.pace, state), look, heard)
 
 
 async def standing(tools: Tools, room: Room, kept: Kept) -> Settings:
@@ -44,7 +58,7 @@ async def keep(
     kept: Kept,
     law: Pace,
     *,
-    state: State,
+    asked: Asked,
     now: datetime,
     aimed: Settings | None,
     want: Settings,
@@ -54,9 +68,10 @@ async def keep(
     Where something stronger decides on the cooldown, so that what was `aimed` at before is what is
     wanted now, the room is told nothing.
     """
-    before = await tools.chatter.state(kept.id)
-    await tools.chatter.save_state(kept.id, state)
-    await tools.chatter.arm(kept.id, f"channel:{key}", law, state, now)
+    before, state = asked.heard.state, asked.state or State()
+    if state != before:
+        await tools.chatter.save_state(kept.id, state)
+    await tools.chatter.arm(kept.id, f"channel:{key}", law, state, now, standing=asked.heard.alarm)
     kept.armed = True
     if state.level == before.level:
         return

@@ -68,10 +68,11 @@ async def channel(tools: Tools, claim: Claim, key: str) -> datetime | None:
     found = await ruled(tools, key)
     if found is None:
         return None
-    place = await tools.store.place(key)
+    (standing,) = await tools.store.standing(key)
+    place, released = standing.place, RELEASED in claim.reasons
     if place and place.ready:
         try:
-            return await set_channel(tools, found, key, place, released=RELEASED in claim.reasons)
+            return await set_channel(tools, found, key, place, released=released, standing=standing)
         except Missing as missing:
             await _gone(tools, key, place, missing)
             return None

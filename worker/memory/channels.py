@@ -6,14 +6,17 @@ posted:{instance}   hash: key of a message at a phase -> Posted; gone 90 days af
 """
 
 from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final, cast
+from typing import Final, TypeVar, cast
 
 import msgspec
 
-from worker.memory.places import Places
+from worker.memory.places import PLACE, Place, Places
 from worker.policy.overrides import Edit, Hold
 from worker.policy.settings import Settings
+
+T = TypeVar("T")
 
 LONGEST_HOLD: Final = timedelta(days=90)
 HOLDS: Final = 50
@@ -26,9 +29,9 @@ class Kept(msgspec.Struct):
     """What Usher remembers of a channel's settings; `id` is the channel's.
 
     `left` is how Usher left it, `aimed` what was wanted then and `planned` what of that was the
-    plan's; `own` are the seller's values of settings that only a hold touches. `look` is when it
-    is to be looked at again, `pinned` the message that Usher pinned; `hidden` says that the key may
-    not see its banned words.
+    plan's; `coming` is when the plan was to change next, if ever. `own` are the seller's values of
+    settings that only a hold touches. `look` is when it is to be looked at again, `pinned` the
+    message that Usher pinned; `hidden` says that the key may not see its banned words.
     """
 
     id: str
@@ -36,12 +39,22 @@ class Kept(msgspec.Struct):
     aimed: Settings | None = None
     planned: Settings | None = None
     seen: datetime | None = None
+    coming: datetime | msgspec.UnsetType | None = msgspec.UNSET
     own: Settings = Settings()
     edit: Edit | None = None
     look: datetime | None = None
     pinned: str | None = None
     hidden: bool = False
     armed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """All that is remembered of a room, as one look at it needs it."""
+
+    place: Place | None
+    kept: Kept | None
+    holds: tuple[Hold, ...]
 
 
 class Posted(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -56,6 +69,11 @@ class Posted(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 _KEPT: Final = msgspec.json.Decoder(Kept)
+_HOLD: Final = msgspec.json.Decoder(Hold)
+
+
+def _read(decoder: msgspec.json.Decoder[T], value: bytes | None) -> T | None:
+    return None if value is None else decoder.decode(value)
 
 
 class Channels(Places):
@@ -64,6 +82,22 @@ class Channels(Places):
     async def kept(self, instance: str) -> Kept | None:
         """Return what is known of the settings of a room's channel."""
         return await self._read(f"kept:{instance}", Kept)
+
+    async def standing(self, *instances: str) -> list[Standing]:
+        """Return what is remembered of some rooms, in one round trip however many they are."""
+        if not instances:
+            return []
+        async with self._redis.pipeline(transaction=False) as pipe:
+            kinds = ("room", "kept")
+            pipe.mget([f"{self._prefix}{kind}:{key}" for kind in kinds for key in instances])
+            for key in instances:
+                pipe.lrange(f"{self._prefix}holds:{key}", 0, -1)
+            values, *held = await pipe.execute()
+        places, kept = values[: len(instances)], values[len(instances) :]
+        return [
+            Standing(_read(PLACE, place), _read(_KEPT, channel), tuple(map(_HOLD.decode, rows)))
+            for place, channel, rows in zip(places, kept, held, strict=True)
+        ]
 
     async def save_kept(self, instance: str, kept: Kept) -> None:
         """Remember the settings of a room's channel."""
@@ -80,7 +114,7 @@ class Channels(Places):
         """Return what people said of a room, what is over by now too."""
         key = f"{self._prefix}holds:{instance}"
         rows = await cast("Awaitable[list[bytes]]", self._redis.lrange(key, 0, -1))
-        return tuple(msgspec.json.decode(row, type=Hold) for row in rows)
+        return tuple(map(_HOLD.decode, rows))
 
     async def hold(self, instance: str, hold: Hold) -> None:
         """Remember what a person says of a room."""

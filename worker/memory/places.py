@@ -7,7 +7,7 @@ recalled            set: rooms of which all that Whop has of ours is known here
 """
 
 from collections.abc import Awaitable, Sequence
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import msgspec
 
@@ -39,6 +39,9 @@ class Place(msgspec.Struct):
     counted: bool = False
     found: bool = False
     salt: int = 0
+
+
+PLACE: Final = msgspec.json.Decoder(Place)
 
 
 class Places(Shelf):

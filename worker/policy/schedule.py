@@ -6,11 +6,12 @@ times become instants is said in `worker.policy.occurrences`.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
 from functools import cached_property, lru_cache
 from zoneinfo import ZoneInfo
 
+from worker.policy.clocks import clock_changes
 from worker.policy.occurrences import SLACK, Dates, Occurrence, Occurrences, dates, instant, started
 from worker.policy.overrides import NOTHING, Hold, Overrides
 from worker.policy.phases import PHASES, Phase
@@ -164,6 +165,38 @@ class Schedule:
             since = t + reach
         return None
 
+    def lean(self, pace: Settings) -> "Schedule":
+        """Return a schedule that changes when this one does, without what makes no difference.
+
+        `pace` lies on both: it may hide what a window or a phase would change.
+        """
+        if pace not in self._lean:
+            self._lean[pace] = self._without_idle(pace)
+        return self._lean[pace]
+
+    @cached_property
+    def _lean(self) -> dict[Settings, "Schedule"]:
+        """Those that were worked out, by pace: there are as many as a busy chat has steps."""
+        return {}
+
+    def _without_idle(self, pace: Settings) -> "Schedule":
+        plain = {self.ground}
+        if self.eventful:
+            live = (phase for phase in Phase if phase is not Phase.ARCHIVED)
+            plain = {_over(self.ground, self.phase_settings(phase)) for phase in live}
+        bare = {_tighten(settings, pace) for settings in plain}
+        windows = tuple(
+            window
+            for window in self.windows
+            if any(_tighten(settings, window.settings) != settings for settings in bare)
+        )
+        if self.eventful and len(bare) == 1 and self.archives is None:
+            base = _tighten(plain.pop(), pace)
+            return Schedule(self.zone, base, windows, phases=self.phases, paced=self.paced)
+        if len(windows) == len(self.windows):
+            return self
+        return replace(self, base=self.ground, windows=windows)  # what they name stays named
+
     def only(self, one: Occurrence, *, cancelled: bool) -> "Schedule":
         """Return the schedule of a room that has one of the occurrences to itself."""
         return replace(self, occurrences=(), dated=(one,), cancelled=cancelled)
@@ -300,13 +333,61 @@ def edges(schedule: Schedule, since: datetime, until: datetime) -> list[datetime
 
 def next_change(schedule: Schedule, t: datetime, overrides: Overrides = NOTHING) -> Change | None:
     """Return the next instant after `t` at which the settings differ from those at `t`, if any."""
+    return _first_change(schedule, t, t + LOOKAHEAD[-1], overrides)
+
+
+def changed(schedule: Schedule, since: datetime, until: datetime) -> bool:
+    """Say whether the settings became other ones within (since, until]."""
+    return _first_change(schedule, since, until, NOTHING) is not None
+
+
+def _first_change(
+    schedule: Schedule, since: datetime, until: datetime, overrides: Overrides
+) -> Change | None:
+    lean = schedule.lean(overrides.pace)
+    for begin, end in _stretches(lean, since, until, overrides):
+        change = next(Timeline(lean, begin, end, overrides).changes(), None)
+        if change:
+            return replace(change, phase=phase_at(schedule, change.at, overrides))
+    return None
+
+
+def _stretches(
+    lean: Schedule, t: datetime, until: datetime, overrides: Overrides
+) -> Iterator[tuple[datetime, datetime]]:
+    """Yield the stretches of (t, until], in order, in which the settings may change.
+
+    Hours of the week that change nothing in a week change nothing until something else begins or
+    ends, or the clocks change: the days in between are not gone through.
+    """
     since = t
     for reach in LOOKAHEAD:
-        change = next(Timeline(schedule, since, t + reach, overrides).changes(), None)
-        if change:
-            return change
-        since = t + reach
-    return None
+        end = min(t + reach, until)
+        if since >= end:
+            return
+        if since == t or not lean.windows:
+            yield since, end
+        else:
+            yield from _lively(lean, since, end, overrides)
+        since = end
+
+
+def _lively(
+    lean: Schedule, since: datetime, until: datetime, overrides: Overrides
+) -> Iterator[tuple[datetime, datetime]]:
+    """Yield what of (since, until] lies about a clock change, or in the week after an edge."""
+    early = since - LOOKAHEAD[0]
+    edges = Timeline(replace(lean, windows=()), early, until, overrides).edges()
+    spans = [(edge - DAY, edge + LOOKAHEAD[0]) for edge in edges]
+    for year in range(early.year, until.year + 1):
+        begin, end = (datetime(y, 1, 1, tzinfo=UTC) for y in (year, year + 1))
+        jumps = clock_changes(lean.zone, begin, end)
+        spans += [(jump.at - SLACK, jump.at + SLACK) for jump in jumps]
+    reached = since
+    for begin, end in sorted(spans):
+        if max(begin, reached) < min(end, until):
+            yield max(begin, reached), min(end, until)
+            reached = min(end, until)
 
 
 def changes_after(schedule: Schedule, t: datetime) -> Iterator[Change]:
