@@ -31,7 +31,16 @@ from worker.sandbox.operations import OPERATIONS
 from worker.sandbox.records import Key
 from worker.sandbox.refusals import Unprocessable
 from worker.whop.client import CHAT_APP, Whop
-from worker.whop.errors import Conflict, Forbidden, Missing, Rejected, Unavailable, WhopError
+from worker.whop.errors import (
+    Conflict,
+    Forbidden,
+    Missing,
+    NotAvailable,
+    Rejected,
+    Unavailable,
+    UnexpectedShape,
+    WhopError,
+)
 from worker.whop.permissions import NEEDS
 from worker.whop.quota import USED, Quota, Rank
 from worker.whop.transport import API_DATE, PATIENCE, TRIES
@@ -42,7 +51,6 @@ from worker.whop.types import (
     Message,
     Payment,
     Plan,
-    UnexpectedShape,
 )
 
 API = "https://whop.test/api/v1"
@@ -603,7 +611,8 @@ def test_a_refusal_is_final_and_keeps_whops_words(status: int, error: type[Rejec
         assert "GET /memberships/{id}" in str(caught.value)
         assert "Not like this" in str(caught.value)
         assert ("key" in str(caught.value)) == (error is Forbidden)
-        assert len(app.requests) == 1
+        asked = [request.url.path for request in app.requests]
+        assert asked[1:] == (["/api/v1/permissions"] if status == 403 else [])
 
     asyncio.run(main())
 
@@ -822,12 +831,13 @@ def test_a_missing_permission_is_named_at_once() -> None:
                 await whop.create_chat(name="Room", key=KEY)
             assert caught.value.status == 403
             key.permissions = frozenset({"chat:read"})
-            with pytest.raises(Forbidden, match=r"\(the key needs member:basic:read\)") as caught:
+            with pytest.raises(Forbidden, match=r"\(the key lacks member:basic:read\)") as caught:
                 await whop.membership("mem_a")
             assert caught.value.status == 403
             assert server.journal.counts == {
                 "experiences.create": {403: 1},
                 "memberships.retrieve": {403: 1},
+                "permissions.list": {200: 2},
             }
 
     asyncio.run(main())
@@ -1177,3 +1187,106 @@ def documented(operations: Iterable[str]) -> set[str]:
     """Leave out the calls for which Whop names no permission."""
     free = {"GET /experiences", "GET /experiences/{id}", "GET /permissions"}
     return set(operations) - free
+
+
+# --- answers that are not what they should be
+
+HOSTILE = {
+    "html": b"<!doctype html><h1>One moment please</h1>",
+    "empty": b"",
+    "null": b"null",
+    "a list": b"[1, 2, 3]",
+    "a text": b'"ok"',
+    "null error": b'{"error": null}',
+    "an empty object": b"{}",
+    "rows of all kinds": b'{"data": [1, null, "x", [], {}, {"id": 7}, {"id": null, "name": {}}]}',
+    "rows that are no list": b'{"data": {"id": "mem_1"}}',
+    "odd fields": b'{"id": "x", "name": 7, "status": 7, "products": [1, {"id": 2}], '
+    b'"banned_words": 3, "user_posts_cooldown_seconds": "soon", '
+    b'"initial_price": {"amount": "dear"}, "created_at": 5, "metadata": [], '
+    b'"data": [{"id": "x", "products": 1, "initial_price": "much"}]}',
+    "odd pages": b'{"data": [], "page_info": {"has_next_page": "yes", "end_cursor": 5}}',
+    "not utf-8": b"\xff\xfe{}",
+    "deep": b"[" * 5000,
+}
+
+
+@pytest.mark.parametrize("body", HOSTILE.values(), ids=HOSTILE)
+@pytest.mark.parametrize("name", CALLS)
+def test_no_answer_passes_the_client_but_as_one_of_its_own_errors(name: str, body: bytes) -> None:
+    async def main() -> None:
+        async with speaking(Answers(httpx.Response(200, content=body))) as whop:
+            with contextlib.suppress(WhopError):
+                await finish(CALLS[name][0](whop))
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("call", "path"),
+    [
+        (lambda whop: whop.membership("mem_1"), "memberships.retrieve"),
+        (lambda whop: whop.experience("exp_1"), "experiences.retrieve"),
+    ],
+)
+def test_a_field_that_is_missing_is_named_with_its_operation(call: Any, path: str) -> None:
+    async def main() -> None:
+        async with speaking(Answers(httpx.Response(200, json={"status": "active"}))) as whop:
+            with pytest.raises(UnexpectedShape, match="'id' is missing") as caught:
+                await call(whop)
+        assert caught.value.field == "id"
+        assert caught.value.operation.startswith("GET /")
+        assert path
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("name", ["memberships", "memberships_of", "products", "channels"])
+def test_a_list_whose_cursor_stands_still_ends_with_an_error(name: str) -> None:
+    async def main() -> None:
+        page = {"data": [], "page_info": {"has_next_page": True, "end_cursor": "again"}}
+        app = Answers(httpx.Response(200, json=page))
+        async with speaking(app) as whop:
+            with pytest.raises(UnexpectedShape, match="stands still"):
+                await finish(CALLS[name][0](whop))
+        assert len(app.requests) == 2
+
+    asyncio.run(main())
+
+
+def test_a_list_that_goes_on_for_ever_ends_with_an_error() -> None:
+    class Endless(Answers):
+        def __call__(self, request: httpx.Request) -> httpx.Response:
+            self.requests.append(request)
+            info = {"has_next_page": True, "end_cursor": str(len(self.requests))}
+            return httpx.Response(200, json={"data": [], "page_info": info})
+
+    async def main() -> None:
+        app = Endless()
+        async with speaking(app) as whop:
+            with pytest.raises(UnexpectedShape, match="more than 100 pages"):
+                await whop.memberships("user_1")
+        assert len(app.requests) == 100
+
+    asyncio.run(main())
+
+
+def test_one_row_in_a_hundred_that_cannot_be_read_does_not_stop_the_others() -> None:
+    async def main() -> None:
+        rows = [{"id": f"mem_{n}", "status": "active"} for n in range(100)]
+        del rows[50]["id"]
+        async with speaking(Answers(httpx.Response(200, json={"data": rows}))) as whop:
+            found = await whop.memberships("user_1")
+        assert len(found) == 99
+
+    asyncio.run(main())
+
+
+def test_an_endpoint_that_the_account_may_not_use_is_no_missing_permission() -> None:
+    async def main() -> None:
+        async with local() as (server, whop):
+            server.whop.faults.unavailable = ["memberships.create"]
+            with pytest.raises(NotAvailable, match="not available for your account"):
+                await whop.create_membership(plan="plan_1", user="user_1", key=KEY)
+
+    asyncio.run(main())

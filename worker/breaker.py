@@ -24,7 +24,7 @@ from redis.exceptions import RedisError
 from worker.policy import breaker as law
 from worker.policy.breaker import Heard, Phase, State
 from worker.whop.client import Whop
-from worker.whop.errors import Limited, Rejected, WhopError
+from worker.whop.errors import Limited, Rejected, UnexpectedShape, WhopError
 from worker.whop.transport import Listener
 
 EVERY: Final = 1.0
@@ -239,7 +239,6 @@ async def _answered(call: Awaitable[None]) -> bool:
     except TimeoutError:
         return False
     except WhopError as error:
-        return isinstance(error, Rejected | Limited)
-    except (ValueError, LookupError, TypeError):  # an answer that says something odd
-        return True
+        odd = isinstance(error, UnexpectedShape) and error.field is not None
+        return odd or isinstance(error, Rejected | Limited)
     return True

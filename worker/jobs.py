@@ -18,7 +18,15 @@ from worker.policy import retry
 from worker.proof.recall import recall
 from worker.subjects import Claim, milliseconds
 from worker.tools import Tools
-from worker.whop.errors import Blind, Forbidden, Unavailable, WhopError
+from worker.whop.errors import (
+    Blind,
+    Forbidden,
+    Missing,
+    NotAvailable,
+    Rejected,
+    Unavailable,
+    WhopError,
+)
 from worker.whop.transport import UNKNOWN_KEY
 
 BLIND_AGAIN: Final = timedelta(minutes=10)
@@ -95,7 +103,9 @@ async def _again(
     now = tools.clock()
     asked = min(timedelta(seconds=after), retry.LONGEST)
     pause = max(retry.pause(claim.tries, tools.rng), asked)
-    log.warning("job.retrying", why=_words(error), seconds=round(pause.total_seconds(), 1))
+    more = {"next": _advice(error)} if isinstance(error, Rejected) else {}
+    seconds = round(pause.total_seconds(), 1)
+    log.warning("job.retrying", why=_words(error), seconds=seconds, **more)
     await tools.subjects.later(claim, now, now + pause, _words(error))
     tools.meters.ended(claim.subject, "later")
 
@@ -116,7 +126,14 @@ def _advice(error: Exception) -> str:
     if isinstance(error, Forbidden) and error.status == UNKNOWN_KEY:
         return "put a valid key into WHOP_API_KEY and restart `usher work`: it tries again"
     if isinstance(error, Forbidden):
-        return "give the key this permission and restart `usher work`: it tries again"
+        return "give the key what it lacks and restart `usher work`: it tries again"
+    if isinstance(error, NotAvailable):
+        return (
+            "Whop does not let this account use it, whatever the key may: for seats say "
+            'grant = "auto" in the room, which takes another way'
+        )
+    if isinstance(error, Missing):
+        return "look on Whop whether somebody deleted it; `usher verify` names what is missing"
     return "mend what is refused; a restart of `usher work`, or news of the subject, tries again"
 
 
@@ -144,14 +161,7 @@ async def catch_up(tools: Tools, since: datetime | None = None) -> Found | None:
     async with tools.leases.holding("catch-up"):
         try:
             found = await tools.catch_up.run(since=since)
-        except (
-            WhopError,
-            InboxUnavailable,
-            RedisError,
-            LookupError,
-            TypeError,
-            ValueError,
-        ) as error:
+        except (WhopError, InboxUnavailable, RedisError) as error:
             log.warning("catch_up.broken_off", why=_words(error), next="it begins again by itself")
             return None
     tools.meters.caught_up(found.stored if found else 0)
@@ -186,7 +196,7 @@ async def refresh_team(tools: Tools) -> None:
     before = await tools.store.team()
     try:
         team = await tools.whop.admins()
-    except (WhopError, LookupError, TypeError, ValueError) as error:
+    except WhopError as error:
         log.warning("team.unknown", why=_words(error))
         return
     soon = milliseconds(tools.clock() + timedelta(seconds=2))
@@ -212,7 +222,7 @@ async def look_back(tools: Tools) -> None:
     try:
         await recall(tools)
         await open_up(tools)
-    except (WhopError, LookupError, TypeError, ValueError) as error:
+    except WhopError as error:
         log.warning("mirror.unknown", why=_words(error), next="it is asked again")
 
 

@@ -20,7 +20,7 @@ from redis.asyncio import Redis
 from webhooks.inbox import Inbox
 from worker.meters import Meters
 from worker.whop.client import Whop
-from worker.whop.errors import Blind, Rejected
+from worker.whop.errors import Blind, Rejected, WhopError
 from worker.whop.permissions import NEEDS
 
 MEMBERS: Final = "member:basic:read"
@@ -53,8 +53,9 @@ class Sight:
         self._whop = whop
         self._clock = clock
         self._meters = meters
-        self._asking: asyncio.Task[Known] | None = None
-        self._next: asyncio.Task[Known] | None = None
+        self._turn = asyncio.Lock()
+        self._questions = 0
+        self._answer: Known | WhopError | None = None
 
     async def known(self) -> Known | None:
         """Return what Whop said last; None while nobody has asked."""
@@ -75,15 +76,18 @@ class Sight:
             Blind: Whop does not say what the key may do.
             Unavailable: it does not answer.
         """
-        if self._next is None:
-            self._next = asyncio.create_task(self._after(self._asking))
-        return await asyncio.shield(self._next)
-
-    async def _after(self, before: "asyncio.Task[Known] | None") -> Known:
-        if before and not before.done():
-            await asyncio.wait([before])
-        self._asking, self._next = self._next, None
-        return await self._ask()
+        before = self._questions
+        async with self._turn:
+            if self._questions == before or self._answer is None:
+                self._questions += 1
+                self._answer = None  # and so it stays where this question is broken off
+                try:
+                    self._answer = await self._ask()
+                except WhopError as error:
+                    self._answer = error
+            if isinstance(self._answer, WhopError):
+                raise self._answer
+            return self._answer
 
     async def require(self, *actions: str) -> None:
         """Go on only where the key may do these things, as Whop says now.

@@ -23,7 +23,7 @@ async def look_round(tools: Tools, redis: Any) -> None:
             log.warning("redis.doubted", found=found, wanted=WANTED)
     try:
         await tools.sight.refresh()
-    except (WhopError, LookupError, TypeError) as error:  # it is a look, and ends nobody
+    except WhopError as error:  # it is a look, and ends nobody
         log.warning("permissions.unknown", why=str(error))
 
 
@@ -31,7 +31,7 @@ async def know_ours(tools: Tools) -> None:
     """Learn from Whop what is ours, if Redis is new or was emptied; or the first buyer asks."""
     try:
         await recall(tools)
-    except (WhopError, LookupError, TypeError, ValueError) as error:
+    except WhopError as error:
         log.warning(
             "mirror.unknown", why=str(error), next="it is asked again before anybody is let in"
         )

@@ -8,11 +8,13 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import httpx
+import structlog
 
 from webhooks.events import reference
+from worker.whop.errors import UnexpectedShape
 from worker.whop.quota import Quota, Rank
 from worker.whop.transport import PAGE, Listener, Transport, rows
 from worker.whop.types import (
@@ -24,8 +26,13 @@ from worker.whop.types import (
     Payment,
     Plan,
     Product,
+    Row,
     Webhook,
 )
+
+T = TypeVar("T")
+
+log = structlog.get_logger()
 
 CREATE_MEMBERSHIP_DATE: Final = "2026-06-09"
 """The one date at which POST /memberships is documented (Whop: Create membership)."""
@@ -34,6 +41,12 @@ CHAT_APP: Final = "app_xml5hbizmZPgUT"
 """Whop's built-in Chat app, the same on production and sandbox (whopio/whop-tutorials)."""
 
 LIVING: Final = ("visible", "hidden")
+MANY_OF_ONE: Final = 100
+"""Pages of what one user may have."""
+
+LONG: Final = 20_000
+"""Pages of the lists that grow with the members, and of the log of deliveries: two million rows."""
+
 ARCHIVED: Final = "archived"
 """What a product can be, by Whop's SDK (2.6.0, `ProductListItem.visibility`)."""
 
@@ -55,20 +68,46 @@ class Whop:
         listener: Listener | None = None,
     ) -> None:
         self._account = account
-        self._wire = Transport(http, quota=quota, rng=rng, sleep=sleep, listener=listener)
+        self._wire = Transport(
+            http, quota=quota, rng=rng, sleep=sleep, listener=listener, lacks=self._lacking
+        )
+        self._unreadable: set[tuple[str, str | None]] = set()
+
+    async def _lacking(self, actions: Sequence[str]) -> list[str]:
+        granted = await self.permitted(actions)
+        return [action for action in actions if action not in granted]
+
+    async def _readable(
+        self, kind: Callable[[Row], T], path: str, query: Mapping[str, Any], **how: Any
+    ) -> AsyncIterator[T]:
+        """Yield what can be read of a list: one row that cannot does not stop the others.
+
+        It is said once of each kind. For lists in which a row that is left out takes nothing from
+        anybody.
+        """
+        async for row in self._wire.pages(path, query, **how):
+            try:
+                one = kind(row)
+            except UnexpectedShape as odd:
+                if (odd.operation, odd.field) not in self._unreadable:
+                    self._unreadable.add((odd.operation, odd.field))
+                    log.warning("whop.unreadable", why=str(odd), next="the row is left out")
+            else:
+                yield one
 
     # --- members and their memberships
 
     async def memberships(self, user: str) -> list[Membership]:
         """Return all memberships of a user, of every status: a filter would leave some out."""
         query = {"account_id": self._account, "user_id": user}
-        return [Membership.read(row) async for row in self._wire.pages("memberships", query)]
+        found = self._readable(Membership.read, "memberships", query, most=MANY_OF_ONE)
+        return [one async for one in found]
 
     async def memberships_of(self, products: Sequence[str]) -> AsyncIterator[Membership]:
         """Yield all memberships of some products, of every status."""
         query = {"account_id": self._account, "product_ids": list(products)}
-        async for row in self._wire.pages("memberships", query):
-            yield Membership.read(row)
+        async for one in self._readable(Membership.read, "memberships", query, most=LONG):
+            yield one
 
     async def membership(self, id_: str) -> Membership:
         """Return one membership."""
@@ -85,8 +124,8 @@ class Whop:
         query = {"account_id": self._account}
         query |= {"user_id": user} if user else {}
         query |= {"product_id": product} if product else {}
-        async for row in self._wire.pages("payments", query):
-            yield Payment.read(row)
+        async for one in self._readable(Payment.read, "payments", query, most=LONG):
+            yield one
 
     async def admins(self) -> frozenset[str]:
         """Return the user ids of the account's team."""
@@ -202,8 +241,9 @@ class Whop:
 
     async def channels(self) -> AsyncIterator[Channel]:
         """Yield all channels of the account with their settings."""
-        async for row in self._wire.pages("chat_channels", {"account_id": self._account}):
-            yield Channel.read(row)
+        query = {"account_id": self._account}
+        async for one in self._readable(Channel.read, "chat_channels", query):
+            yield one
 
     async def channel(self, id_: str, *, rank: Rank = Rank.OTHER) -> Channel:
         """Return a channel, by its own id or its experience's."""
@@ -259,7 +299,7 @@ class Whop:
 
     async def attempts(self, webhook: str) -> AsyncIterator[Attempt]:
         """Yield what Whop tried to deliver to a webhook in the last 30 days, the newest first."""
-        async for row in self._wire.pages("webhooks/{}/deliveries", {}, webhook):
+        async for row in self._wire.pages("webhooks/{}/deliveries", {}, webhook, most=LONG):
             yield Attempt.read(row)
 
     # --- the key

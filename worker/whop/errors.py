@@ -4,8 +4,10 @@ WhopError
     Unavailable     wait and try again: Whop or the way to it is out of order
         Limited     429: the quota is used up; Whop itself is in order
         Blind       the key may not see what is asked for, so the answer proves nothing
+        UnexpectedShape  a success that does not say what every such answer says
     Rejected        trying again is of no use: a person must act, or the caller knows better
         Forbidden   401 or 403: the key is wrong or lacks a permission
+        NotAvailable  403 though nothing is lacking: the account may not use this endpoint
         Missing     404: there is no such object
         Conflict    409: the object's state forbids it
 """
@@ -35,6 +37,14 @@ class Blind(Unavailable):
     """The key may not see what the call is about, so that its answer means nothing."""
 
 
+class UnexpectedShape(Unavailable):
+    """Whop answered with a success, and not what is needed. `field` is what is missing or wrong."""
+
+    def __init__(self, operation: str, message: str, field: str | None = None) -> None:
+        super().__init__(operation, message)
+        self.field = field
+
+
 class Rejected(WhopError):
     """Whop understood the call and refused it. `status` is the HTTP status."""
 
@@ -45,6 +55,10 @@ class Rejected(WhopError):
 
 class Forbidden(Rejected):
     """The key is not valid, or lacks the permission that this call needs."""
+
+
+class NotAvailable(Rejected):
+    """Whop does not let this account use the endpoint at all; no permission is lacking."""
 
 
 class Missing(Rejected):

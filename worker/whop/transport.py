@@ -7,7 +7,7 @@ shapes), waits for the shared quota, has a timeout, and is tried again a bounded
 import asyncio
 import random
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from typing import Any, Final, Protocol
 from urllib.parse import quote
@@ -15,19 +15,22 @@ from urllib.parse import quote
 import httpx
 import msgspec
 
-from webhooks.events import table
+from webhooks.events import table, text
 from worker.whop import answers
 from worker.whop.errors import (
     Conflict,
     Forbidden,
     Limited,
     Missing,
+    NotAvailable,
     Rejected,
     Unavailable,
+    UnexpectedShape,
     WhopError,
 )
 from worker.whop.permissions import NEEDS
 from worker.whop.quota import Quota, Rank
+from worker.whop.types import Row
 
 API_DATE: Final = "2026-10-15-1"
 TIMEOUT: Final = httpx.Timeout(20.0, connect=5.0)
@@ -40,10 +43,16 @@ PATIENCE: Final = 30.0
 """Seconds that a call waits at the most when Whop names a delay; longer is the job's matter."""
 
 PAGE: Final = 100
+PAGES: Final = 1_000
+"""Pages that a list has at the most, but for those that say otherwise: a hundred thousand rows."""
+
 TOO_MANY: Final = 429
 TRY_AGAIN: Final = frozenset({408, TOO_MANY})
 UNKNOWN_KEY: Final = 401
 NOT_ALLOWED: Final = 403
+UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What bytes that are no JSON raise, or JSON that is too deep."""
+
 REFUSALS: Final = {UNKNOWN_KEY: Forbidden, NOT_ALLOWED: Forbidden, 404: Missing, 409: Conflict}
 
 
@@ -68,34 +77,48 @@ class Transport:
         rng: random.Random,
         sleep: Callable[[float], Awaitable[None]],
         listener: Listener | None,
+        lacks: Callable[[Sequence[str]], Awaitable[Sequence[str]]] | None = None,
     ) -> None:
+        """Go over a client; `lacks` says which of some permissions the key has not."""
         self._http = http
         self._quota = quota
         self._rng = rng
         self._sleep = sleep
         self._listener = listener
+        self._lacks = lacks
 
     async def pages(
-        self, path: str, query: Mapping[str, Any], id_: str = ""
-    ) -> AsyncIterator[dict[str, Any]]:
-        """Yield the rows of a list, page by page."""
-        after: dict[str, str] = {}
-        while True:
-            page = await self.call("GET", path, id_, query={**query, "first": PAGE, **after})
-            for row in rows(f"GET /{path.format('{id}')}", page):
+        self, path: str, query: Mapping[str, Any], id_: str = "", *, most: int = PAGES
+    ) -> AsyncIterator[Row]:
+        """Yield the rows of a list, page by page.
+
+        Raises:
+            UnexpectedShape: the list has no end: its cursor stands still, or it has more than
+                `most` pages.
+        """
+        operation, after = f"GET /{path.format('{id}')}", ""
+        for _ in range(most):
+            cursor = {"after": after} if after else {}
+            page = await self.call("GET", path, id_, query={**query, "first": PAGE, **cursor})
+            for row in rows(operation, page):
                 yield row
             info = table(page, "page_info")
-            if not (info.get("has_next_page") and info.get("end_cursor")):
+            next_ = text(info, "end_cursor")
+            if not (info.get("has_next_page") and next_):
                 return
-            after = {"after": info["end_cursor"]}
+            if next_ == after:
+                raise UnexpectedShape(operation, "a list whose cursor stands still", "end_cursor")
+            after = next_
+        why = f"a list of more than {most} pages of {PAGE}; nobody believes that it ends"
+        raise UnexpectedShape(operation, why, "has_next_page")
 
-    async def get(self, path: str, id_: str) -> dict[str, Any]:
+    async def get(self, path: str, id_: str) -> Row:
         """Read one object."""
         return await self.call("GET", path, id_)
 
     async def post(
         self, path: str, body: Mapping[str, Any], id_: str = "", *, key: str, **how: Any
-    ) -> dict[str, Any]:
+    ) -> Row:
         """Do something, with a key by which Whop may know it again."""
         return await self.call("POST", path, id_, body=body, key=key, **how)
 
@@ -111,7 +134,7 @@ class Transport:
         date: str = API_DATE,
         tries: int = TRIES,
         rank: Rank = Rank.OTHER,
-    ) -> dict[str, Any]:
+    ) -> Row:
         """Call Whop; `path` has `{}` where the id goes.
 
         Raises:
@@ -154,7 +177,7 @@ class Transport:
         if self._listener:
             self._listener.called(answered=answered)
 
-    async def _once(self, operation: str, request: httpx.Request) -> dict[str, Any]:
+    async def _once(self, operation: str, request: httpx.Request) -> Row:
         try:
             response = await self._http.send(request)
         except httpx.HTTPError as error:
@@ -168,44 +191,56 @@ class Transport:
             kind = Limited if response.status_code == TOO_MANY else Unavailable
             raise kind(operation, f"{response.status_code} {message}", wait)
         refusal = REFUSALS.get(response.status_code, Rejected)
-        message = f"{response.status_code} {message}{_about_key(operation, response.status_code)}"
+        message = f"{response.status_code} {message}"
+        if response.status_code == UNKNOWN_KEY:
+            message += " (the API key is not valid: it comes from WHOP_API_KEY)"
+        if response.status_code == NOT_ALLOWED and operation in NEEDS:
+            refusal, about = await self._why_not_allowed(operation)
+            message += about
         raise refusal(operation, message, response.status_code)
 
+    async def _why_not_allowed(self, operation: str) -> tuple[type[Rejected], str]:
+        """Find out whether the key lacks a permission, or the account may not use the endpoint."""
+        needs = NEEDS[operation].split(", ")
+        try:
+            lacking = await self._lacks(needs) if self._lacks else []
+        except WhopError:
+            return Forbidden, f" (it needs {NEEDS[operation]}; Whop does not say what the key has)"
+        if lacking:
+            return Forbidden, f" (the key lacks {', '.join(lacking)})"
+        return NotAvailable, " (the key lacks nothing: Whop does not let the account use this)"
 
-def _about_key(operation: str, status: int) -> str:
-    """Say what is wrong with the key itself, or what it lacks for a call, if that is why."""
-    if status == UNKNOWN_KEY:
-        return " (the API key is not valid: it comes from WHOP_API_KEY)"
-    if status == NOT_ALLOWED and operation in NEEDS:
-        return f" (the key needs {NEEDS[operation]})"
-    return ""
 
-
-def _object(operation: str, response: httpx.Response) -> dict[str, Any]:
+def _object(operation: str, response: httpx.Response) -> Row:
     try:
         answer = msgspec.json.decode(response.content)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise Unavailable(operation, f"an answer that is not JSON: {error}") from error
-    return answer if isinstance(answer, dict) else {"value": answer}
+    except UNREADABLE as error:
+        raise UnexpectedShape(operation, f"an answer that is not JSON: {error}") from error
+    return Row(answer if isinstance(answer, dict) else {"value": answer}, operation)
 
 
-def rows(operation: str, page: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the rows of a page; an answer without any is none, whatever its status says."""
+def rows(operation: str, page: Mapping[str, Any]) -> list[Row]:
+    """Return the rows of a page; an answer without any is none, whatever its status says.
+
+    What is no object in it reads as one without any field.
+    """
     found = page.get("data")
-    if not isinstance(found, list) or not all(isinstance(row, dict) for row in found):
-        raise Unavailable(operation, f"an answer without rows; it has {sorted(page)[:20]}")
-    return found
+    if not isinstance(found, list) or (found and not any(isinstance(r, dict) for r in found)):
+        why = f"an answer without rows; it has {sorted(map(str, page))[:20]}"
+        raise UnexpectedShape(operation, why, "data")
+    return [Row(row if isinstance(row, dict) else {}, operation) for row in found]
 
 
 def _message(response: httpx.Response) -> str:
     """Return Whop's own words for an error, whatever shape they come in, and not too many."""
     try:
         body = msgspec.json.decode(response.content)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNREADABLE:
         words = response.text
     else:
         error = body.get("error", body) if isinstance(body, dict) else body
-        words = str(error.get("message", error) if isinstance(error, dict) else error)
+        said = error.get("message", error) if isinstance(error, dict) else error
+        words = "(without a word)" if said is None else str(said)
     return re.sub(r"\S+@\S+", "(an e-mail address)", words[:2000])[:300]
 
 

@@ -7,13 +7,32 @@ have it; the readers take both. Instants are aware and in UTC.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from webhooks.events import moment, reference, table, text
+from worker.whop.errors import UnexpectedShape
 
 
-class UnexpectedShape(ValueError):
-    """An answer of Whop's lacks what every such answer has; the message names it."""
+class Row(dict[str, Any]):
+    """An object of an answer, which knows of which operation it is."""
+
+    def __init__(
+        self, values: Mapping[str, Any], operation: str = "", *, of: Mapping[str, Any] | None = None
+    ) -> None:
+        super().__init__(values)
+        self.operation: str = of.operation if isinstance(of, Row) else operation
+
+
+NOTHING: Final = type(None)
+SETTINGS: Final[Mapping[str, tuple[type, ...]]] = {
+    "who_can_post": (str, NOTHING),
+    "who_can_react": (str, NOTHING),
+    "user_posts_cooldown_seconds": (int, NOTHING),
+    "ban_media": (bool, NOTHING),
+    "ban_urls": (bool, NOTHING),
+    "banned_words": (list, NOTHING),
+}
+"""A channel's settings, and what each may be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +141,7 @@ class Plan:
         prices = (data.get("initial_price"), data.get("renewal_price"))
         left = None if data.get("unlimited_stock") else data.get("stock")
         stock = left if isinstance(left, int) else None
-        free = not any(_amount(price) for price in prices)
+        free = not any(_amount(data, price) for price in prices)
         return cls(required(data, "id"), free, stock, moment(text(data, "created_at")))
 
 
@@ -138,7 +157,10 @@ class Experience:
     def read(cls, data: Mapping[str, Any]) -> "Experience":
         """Read an experience from an answer."""
         products = data.get("products")
-        attached = frozenset(p["id"] for p in products) if isinstance(products, list) else None
+        attached = None
+        if isinstance(products, list):
+            rows = [row if isinstance(row, dict) else {} for row in products]
+            attached = frozenset(required(Row(row, of=data), "id") for row in rows)
         return cls(required(data, "id"), required(data, "name"), attached)
 
 
@@ -152,6 +174,11 @@ class Channel:
     @classmethod
     def read(cls, data: Mapping[str, Any]) -> "Channel":
         """Read a channel from an answer."""
+        for name, kinds in SETTINGS.items():
+            if not isinstance(data.get(name), kinds):
+                raise wrong(data, name, f"is {type(data.get(name)).__name__}")
+        if not all(isinstance(word, str) for word in data.get("banned_words") or ()):
+            raise wrong(data, "banned_words", "has other things than words in it")
         return cls(required(data, "id"), data)
 
 
@@ -221,10 +248,13 @@ class Attempt:
         )
 
 
-def _amount(price: Any) -> float:
+def _amount(data: Mapping[str, Any], price: Any) -> float:
     """Return a price, which is a number in one shape and a table with `amount` in the other."""
     amount = price.get("amount") if isinstance(price, dict) else price
-    return float(amount or 0)
+    try:
+        return float(amount or 0)
+    except (ValueError, TypeError):
+        raise wrong(data, "price", "is no amount") from None
 
 
 def required(data: Mapping[str, Any], key: str) -> str:
@@ -235,5 +265,12 @@ def required(data: Mapping[str, Any], key: str) -> str:
     """
     value = text(data, key)
     if value is None:
-        raise UnexpectedShape(f"an answer without {key!r}; it has {sorted(data)[:20]}")
+        has = f"is {type(data[key]).__name__}" if key in data else "is missing"
+        raise wrong(data, key, f"{has}; there are {sorted(map(str, data))[:20]}")
     return value
+
+
+def wrong(data: Mapping[str, Any], field: str, how: str) -> UnexpectedShape:
+    """Return the error of an answer of which a field is missing or wrong."""
+    operation = data.operation if isinstance(data, Row) else "an answer"
+    return UnexpectedShape(operation, f"an answer whose {field!r} {how}", field)
