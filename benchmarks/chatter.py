@@ -244,7 +244,7 @@ def measure(name: str, url: str, rate: int, seconds: int) -> Figures:
         _line(worker)
         receiver._wait_for(port, server)  # noqa: SLF001 - the benchmark next door
         Load(port).run(SCENES["ordinary"]("warm", rate, rate), rate)
-        store.delete(*store.keys("arq:job:member:*"))
+        store.delete(*store.keys("arq:job:*member:*"))
         requests = SCENES[name](name[0], rate * seconds, rate)
         valkey = int(store.info("server")["process_id"])
         before, load = (cpu(server.pid), cpu(valkey)), Load(port)

@@ -36,7 +36,13 @@ from worker.tools import Tools
 from worker.whop.client import CHAT_APP
 from worker.whop.permissions import NEEDS
 
-HEAD = f'account = "{ACCOUNT}"\ntimezone = "America/New_York"\n'
+
+def head(account: str = ACCOUNT) -> str:
+    """Return how the rules of an account begin."""
+    return f'account = "{account}"\ntimezone = "America/New_York"\n'
+
+
+HEAD = head()
 
 _AGAIN = f"""{WAKE}
 for i = 3, #ARGV do
@@ -79,7 +85,7 @@ class Community:
 
     @property
     def prefix(self) -> str:
-        return f"usher:{ACCOUNT}:"
+        return f"usher:{self.settings.rules.account}:"
 
     @property
     def store(self) -> Store:
@@ -248,7 +254,7 @@ class Community:
         Whoever is looked at just now comes after that: the look began before whatever the test has
         changed, and where it fails, its pause would be longer than our wish.
         """
-        inbox = Inbox(self.redis, ACCOUNT)
+        inbox = Inbox(self.redis, self.settings.rules.account)
         for subject in await self.waiting():
             await self.until_let_go(subject)
             await inbox.mark(subject, "test", milliseconds(self.clock()))
@@ -295,14 +301,15 @@ async def running(
     retry_seconds: tuple[float, ...] = (0.2, 0.4, 0.8),
     quota: tuple[int, int] = (600, 60),
     seed: int = 1,
+    account: str = ACCOUNT,
 ) -> AsyncIterator[Community]:
     """Run a community by the text of its rules, without their head."""
-    parsed = rules.parse(HEAD + rooms)
+    parsed = rules.parse(head(account) + rooms)
     products = sorted({product for room in parsed.rooms for product in room.products})
-    inbox = Inbox(connect(redis_url), ACCOUNT)
+    inbox = Inbox(connect(redis_url), account)
     app = create_app(
         inbox=inbox,
-        account=ACCOUNT,
+        account=account,
         secrets=Secrets.parse(SECRET),
         clock=lambda: clock().timestamp(),
     )
@@ -321,6 +328,7 @@ async def running(
             clock=clock,
             retry_seconds=retry_seconds,
             seed_number=seed,
+            account=account,
         )
         patient = Sender(whop, timeout_seconds=PATIENCE)  # who is slow to answer is no failure
         server = await stack.enter_async_context(local_whop.running(whop, sender=patient))
@@ -364,7 +372,7 @@ async def said(seller: Community, key: str) -> list[str]:
 
 def settings(old: main.Settings, rooms: str) -> main.Settings:
     """Return the worker's settings with other rules."""
-    return replace(old, rules=rules.parse(HEAD + rooms))
+    return replace(old, rules=rules.parse(head(old.rules.account) + rooms))
 
 
 def chat(name: str) -> NewExperience:

@@ -48,6 +48,7 @@ def build(
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     seed_number: int = 1,
     retry_seconds: Sequence[float] | None = None,
+    account: str = ACCOUNT,
 ) -> LocalWhop:
     """Make a local Whop with the products, the key `API_KEY` and, with a URL, a webhook.
 
@@ -55,7 +56,7 @@ def build(
     `api_version_date` None gives the webhook the legacy payload shape. `retry_seconds` stands for
     Whop's 10, 20 and 40.
     """
-    whop = LocalWhop(ACCOUNT, clock=clock, rng=random.Random(seed_number))
+    whop = LocalWhop(account, clock=clock, rng=random.Random(seed_number))
     wanted = [
         SeedProduct(id=one, title=one.removeprefix("prod_").title())
         if isinstance(one, str)

@@ -60,7 +60,7 @@ def test_whatever_is_lost_besides_the_deliveries_their_subjects_get_a_job(redis_
             assert await redis.zcard(f"{PREFIX}due") == 20
             queued = await redis.zrange(f"{PREFIX}queue", 0, -1)
             whole = [job for job in queued if await redis.exists(b"arq:job:" + job)]
-            names = {job.rpartition(b"@")[0].decode() for job in whole}
+            names = {job.rpartition(b"@")[0].decode().removeprefix(PREFIX) for job in whole}
             assert names == {f"member:user_%d{n}" for n in range(20)}
             claims = [await subjects.claim(name, soon) for name in names]
             assert {d.id for c in claims for d in c.deliveries} == {f"msg_{n}" for n in range(20)}

@@ -18,7 +18,9 @@ The keys, all under `usher:{account}:`:
 What is counted of a chat has keys of its own (`webhooks.chat`).
 
 A job id is used once, so it carries a delivery's id or a number: arq refuses an id that is queued,
-running or kept, and the subject's name alone would lose what arrives while its job ends.
+running or kept, and the subject's name alone would lose what arrives while its job ends. It begins
+with the prefix: arq's own keys (`arq:job:{id}`) are named by the id alone, and two accounts on one
+database must not meet there. An id of an older version has none; it is a job like any other.
 """
 
 from collections.abc import Mapping
@@ -61,7 +63,7 @@ local function queue_of(subject)
   return prefix .. (rooms and 'queue:rooms' or 'queue')
 end
 local function start(subject, at, body, tag)
-  local job = subject .. '@' .. (tag or redis.call('INCR', prefix .. 'jobs'))
+  local job = prefix .. subject .. '@' .. (tag or redis.call('INCR', prefix .. 'jobs'))
   redis.call('HSET', prefix .. 'job', subject, job)
   local life = {JOB_LIFE}
   if not tag then life = life + math.max(0, at - redis.call('TIME')[1] * 1000) end

@@ -11,7 +11,10 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One kind of key: its name under `usher:{account}:`, or arq's own, and what bounds it."""
+    """One kind of key: its name under `usher:{account}:`, or arq's own, and what bounds it.
+
+    The name of arq's is that of a job, which begins with `usher:{account}:`, too.
+    """
 
     name: str
     bound: str

@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import time
+import uuid
 import zoneinfo
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
@@ -20,6 +21,7 @@ import msgspec
 import structlog
 from arq import cron, func
 from arq.connections import ArqRedis
+from arq.jobs import Job
 from arq.worker import Worker
 from redis.exceptions import RedisError
 
@@ -151,7 +153,8 @@ def _lane(settings: Settings, queue: str, jobs: int) -> dict[str, Any]:
     encode, decode = msgspec.json.Encoder(enc_hook=repr).encode, msgspec.json.decode
     return {
         "functions": [func(converge, name="converge")],
-        "redis_pool": ArqRedis(
+        "redis_pool": OfAccount(
+            prefix,
             redis.connection_pool,
             job_serializer=encode,
             job_deserializer=decode,
@@ -257,6 +260,26 @@ class Lane(Worker):
         """End a step and begin no other."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._step.acquire(), 2)
+
+
+class OfAccount(ArqRedis):
+    """Arq's client, for one account's jobs: arq's keys have no name but the job's id.
+
+    Only the ids of cron jobs are made here; the others' are made where the job is
+    (`webhooks.inbox`). The functions keep their names, so that a worker of another version knows
+    what was left for it.
+    """
+
+    def __init__(self, prefix: str, *pool: Any, **options: Any) -> None:
+        super().__init__(*pool, **options)
+        self._prefix = prefix
+
+    async def enqueue_job(
+        self, function: str, *args: Any, _job_id: str | None = None, **options: Any
+    ) -> Job | None:
+        """Leave a job, by an id that no other account has."""
+        id_ = f"{self._prefix}{_job_id or uuid.uuid4().hex}"
+        return await super().enqueue_job(function, *args, _job_id=id_, **options)
 
 
 async def _renew(leases: Leases) -> None:
