@@ -254,6 +254,38 @@ def test_a_job_that_is_cut_off_while_it_waits_gives_its_place_to_the_next(redis_
     asyncio.run(main())
 
 
+def test_a_probe_that_took_longer_than_its_turn_leaves_the_next_ones_alone(redis_url):
+    """A worker that was stopped for a minute in the middle of a probe knows nothing new."""
+
+    async def main():
+        redis, clock = connect(redis_url), Clock()
+        slow, quick = (Breaker(redis, f"usher:{ACCOUNT}:", clock=clock) for _ in range(2))
+        turn = f"usher:{ACCOUNT}:probing"
+        told = msgspec.json.encode(State(probed=clock()))
+
+        async def overtaken() -> bool:
+            await redis.set(turn, "another's")
+            await redis.set(f"usher:{ACCOUNT}:breaker", told)
+            return False
+
+        try:
+            fail(slow)
+            await slow.turn(overtaken)
+            assert await redis.get(turn) == b"another's"
+            assert await redis.get(f"usher:{ACCOUNT}:breaker") == told
+            assert not slow.open
+            await redis.delete(turn)
+            clock.ahead += PROBE_EVERY
+            fail(quick)
+            await quick.turn(Probes(answered=False))
+            assert quick.open
+            assert not await redis.exists(turn)
+        finally:
+            await redis.aclose()
+
+    asyncio.run(main())
+
+
 # --- with a local Whop
 
 

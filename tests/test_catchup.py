@@ -515,6 +515,23 @@ def test_a_webhook_that_the_seller_disabled_stays_so(redis_url, capsys):
     assert "the seller disabled it" in capsys.readouterr().out
 
 
+def test_of_two_processes_that_begin_at_once_one_reads_the_log(redis_url, capsys):
+    async def main():
+        async with (
+            community.running(redis_url, COURSE, workers=0) as seller,
+            seller.workbench() as one,
+            seller.workbench() as other,
+        ):
+            seller.whop.faults.latency_seconds = 0.2
+            found = await asyncio.gather(jobs.catch_up(one), jobs.catch_up(other))
+            assert sorted(f is None for f in found) == [False, True]
+            assert seller.calls("webhooks.list") == 1
+            assert await jobs.catch_up(other)  # and when the one is done, another may
+
+    asyncio.run(main())
+    assert capsys.readouterr().out.count("catch_up.under_way") == 1
+
+
 # --- the whole
 
 

@@ -9,8 +9,11 @@ from datetime import UTC, datetime, timedelta
 import community
 import pytest
 from community import Clock
+from local_whop import ACCOUNT
 
+from webhooks.inbox import connect
 from worker.admin import brakes
+from worker.brake import Brake
 from worker.commands.explain import explain
 from worker.policy.brake import SECOND_LOOK, Word
 from worker.sandbox.faults import Emptied, Failure
@@ -267,3 +270,29 @@ async def unexplained(seller, names: list[str]) -> None:
         await seller.tools().inbox.mark(
             member(seller, name), "test", int(seller.clock().timestamp() * 1000)
         )
+
+
+def test_a_word_on_who_does_not_wait_any_more_is_kept_of_nobody(redis_url):
+    """A job may settle somebody while a person speaks."""
+
+    async def main():
+        redis = connect(redis_url)
+
+        class Meanwhile(Brake):
+            async def held(self, room):
+                waiting = await super().held(room)
+                await self.withdrawn(room, "user_a")
+                return waiting
+
+        brake = Meanwhile(redis, f"usher:{ACCOUNT}:", lambda: START)
+        try:
+            await brake.hold_all("course", {"user_a": "gone", "user_b": "gone"}, 9)
+            users = ["user_a", "user_b"]
+            meant = await brake.say("course", Word.RELEASED, users, by="ann", why="seen")
+            assert meant == ["user_b"]
+            assert {*await Brake.held(brake, "course")} == {"user_b"}
+            assert not await brake.engaged()
+        finally:
+            await redis.aclose()
+
+    asyncio.run(main())

@@ -33,6 +33,21 @@ return {redis.call('ZCARD', takes), redis.call('ZSCORE', takes, user),
 """
 """Lua: count a take, once for each user, and say how many there are, since when, and the words."""
 
+_SAY: Final = """
+local held, takes, brakes = KEYS[1], KEYS[2], KEYS[3]
+local meant = {}
+for i = 2, #ARGV, 2 do
+  if redis.call('HEXISTS', held, ARGV[i]) == 1 then
+    redis.call('HSET', held, ARGV[i], ARGV[i + 1])
+    redis.call('ZREM', takes, ARGV[i])
+    meant[#meant + 1] = ARGV[i]
+  end
+end
+redis.call('HDEL', brakes, ARGV[1])
+return meant
+"""
+"""Lua: a person's word on those who still wait, and the brake goes; returns whom it is about."""
+
 
 class Held(msgspec.Struct, frozen=True, omit_defaults=True):
     """A take that is not done: since when it is wanted, why, and what a person said of it."""
@@ -60,6 +75,7 @@ class Brake:
         self._prefix = prefix
         self._clock = clock
         self._want = redis.register_script(_WANT)
+        self._say = redis.register_script(_SAY)
 
     async def may_take(
         self,
@@ -86,7 +102,7 @@ class Brake:
         now = self._clock()
         record = msgspec.json.encode(Held(now, why))
         answer = await self._want(
-            keys=[f"{self._prefix}{name}" for name in (f"takes:{room}", f"brake:{room}", "brakes")],
+            keys=self._keys(f"takes:{room}", f"brake:{room}", "brakes"),
             args=[user, _ms(now), law.WINDOW // timedelta(milliseconds=1), record, room],
         )
         takes, first, held, engaged = answer
@@ -102,6 +118,9 @@ class Brake:
         if verdict.brakes and not engaged:
             await self._engage(room, Engaged(now, takes, members))
         return verdict
+
+    def _keys(self, *names: str) -> list[str]:
+        return [self._prefix + name for name in names]
 
     async def _engage(self, room: str, engaged: Engaged) -> None:
         name, record = f"{self._prefix}brakes", msgspec.json.encode(engaged)
@@ -169,14 +188,12 @@ class Brake:
         Returns the users it is about. Their members must be made due by the caller.
         """
         waiting = await self.held(room)
-        meant = {user: waiting[user] for user in users if user in waiting}
-        async with self._redis.pipeline() as pipe:
-            for user, held in meant.items():
-                said = msgspec.structs.replace(held, word=word, by=by, reason=why)
-                pipe.hset(f"{self._prefix}brake:{room}", user, msgspec.json.encode(said).decode())
-                pipe.zrem(f"{self._prefix}takes:{room}", user)
-            pipe.hdel(f"{self._prefix}brakes", room)
-            await pipe.execute()
+        said: list[Any] = [room]
+        for user in (user for user in users if user in waiting):
+            one = msgspec.structs.replace(waiting[user], word=word, by=by, reason=why)
+            said += [user, msgspec.json.encode(one)]
+        keys = self._keys(f"brake:{room}", f"takes:{room}", "brakes")
+        meant = [user.decode() for user in await self._say(keys=keys, args=said)]
         what = "brake.released" if word is Word.RELEASED else "brake.refused"
         log.warning(what, room=room, users=len(meant), by=by, why=why)
         return sorted(meant)

@@ -12,6 +12,7 @@ Its law is in `worker.policy.breaker`. Redis has, besides, under `usher:{account
 import asyncio
 import contextlib
 import math
+import secrets
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -52,6 +53,13 @@ return 0
 """
 """Lua: one more job begins, unless as many as may have begun already."""
 
+_CONCLUDE: Final = """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+if ARGV[2] ~= '' then redis.call('SET', KEYS[2], ARGV[2]) end
+return redis.call('DEL', KEYS[1])
+"""
+"""Lua: end a probe and tell what came of it, unless it took so long that another's has begun."""
+
 
 class Breaker:
     """One worker's part of the breaker; it is told of every call to Whop."""
@@ -69,6 +77,7 @@ class Breaker:
         self._clock = clock
         self._listener = listener
         self._begin = redis.register_script(_BEGIN)
+        self._conclude = redis.register_script(_CONCLUDE)
         self._state = State()
         self._calls = self._failed = 0
         self._line = asyncio.Lock()
@@ -188,20 +197,23 @@ class Breaker:
 
     async def _probe(self, probe: Probe, silent: datetime | None) -> None:
         """Ask Whop, unless another worker does, and tell what came of it."""
-        mine = f"{self._prefix}probing"
-        if not await self._redis.set(mine, "1", nx=True, px=PROBE_LEASE):
+        keys, token = [f"{self._prefix}probing", f"{self._prefix}breaker"], secrets.token_hex(8)
+        if not await self._redis.set(keys[0], token, nx=True, px=PROBE_LEASE):
             return
+        record = b""
         try:
             await self.learn()
             asked = self._state.probed
             if asked and timedelta(0) <= self._clock() - asked < law.PROBE_EVERY:
                 return  # somebody has just done it
             answered, before = await probe(), self.phase
-            self._state = law.probed(self._state, self._clock(), answered=answered, silent=silent)
-            await self._redis.set(f"{self._prefix}breaker", msgspec.json.encode(self._state))
+            state = law.probed(self._state, self._clock(), answered=answered, silent=silent)
+            record = msgspec.json.encode(state)
         finally:
-            await self._redis.delete(mine)
-        self._say(before)
+            told = await self._conclude(keys=keys, args=[token, record])
+        if told:
+            self._state = state
+            self._say(before)
 
     def _say(self, before: Phase) -> None:
         if self.open and before is not Phase.OPEN:

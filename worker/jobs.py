@@ -155,10 +155,10 @@ async def catch_up(tools: Tools, since: datetime | None = None) -> Found | None:
     """
     if tools.breaker.open:
         return None
-    if await tools.leases.held("catch-up"):  # the next turn comes in five minutes
-        log.info("catch_up.under_way", next="another process reads the log just now")
-        return None
-    async with tools.leases.holding("catch-up"):
+    async with tools.leases.trying("catch-up") as free:
+        if not free:  # the next turn comes in five minutes
+            log.info("catch_up.under_way", next="another process reads the log just now")
+            return None
         try:
             found = await tools.catch_up.run(since=since)
         except (WhopError, InboxUnavailable, RedisError) as error:

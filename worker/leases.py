@@ -78,9 +78,21 @@ class Leases:
         finally:
             await self.release(name)
 
-    async def held(self, name: str) -> bool:
-        """Say whether somebody has a lease just now."""
-        return bool(await self._redis.exists(self._prefix + name))
+    @contextlib.asynccontextmanager
+    async def trying(self, name: str) -> AsyncIterator[bool]:
+        """Hold a lease for the length of the block if nobody has it; yields whether it was free.
+
+        Asking and taking are one step: of two who try at once, one has it.
+        """
+        token = self.token()
+        free = bool(await self._take(keys=[self._prefix + name], args=[token, LEASE]))
+        if free:
+            self.hold(name, token)
+        try:
+            yield free
+        finally:
+            if free:
+                await self.release(name)
 
     async def renew(self) -> None:
         """Renew all that is held, once; cancel the work whose lease somebody else has by now.
