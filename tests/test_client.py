@@ -41,7 +41,7 @@ from worker.whop.errors import (
     UnexpectedShape,
     WhopError,
 )
-from worker.whop.permissions import NEEDS
+from worker.whop.permissions import NEEDS, WELCOME
 from worker.whop.quota import USED, Quota, Rank
 from worker.whop.transport import API_DATE, PATIENCE, TRIES
 from worker.whop.types import (
@@ -150,6 +150,18 @@ CALLS: dict[str, tuple[Call, Call]] = {
     "invite": (
         lambda us: us.invite(plan="plan_a", user="user_a", key=KEY),
         lambda sdk: sdk.memberships.invite(request={"plan_id": "plan_a", "user_id": "user_a"}),
+    ),
+    "mark": (
+        lambda us: us.mark("mem_a", {"usher_room": "a"}),
+        lambda sdk: sdk.memberships.update("mem_a", metadata={"usher_room": "a"}),
+    ),
+    "support_chat": (
+        lambda us: us.support_chat("user_a", key=KEY),
+        lambda sdk: sdk.support_channels.create(account_id=ACCOUNT, user_id="user_a"),
+    ),
+    "write_to_customer": (
+        lambda us: us.write_to_customer("chat_feed_a", "Hello", key=KEY),
+        lambda sdk: sdk.messages.create(channel_id="chat_feed_a", content="Hello"),
     ),
     "cancel": (
         lambda us: us.cancel("mem_a", key=KEY),
@@ -341,7 +353,7 @@ def test_the_permissions_that_we_name_are_those_that_the_sdk_documents() -> None
         assert compared == {
             one
             for one in NEEDS
-            if one.split("/")[1] in {"experiences", "chat_channels", "messages"}
+            if one.split("/")[1] in {"experiences", "chat_channels", "messages", "support_channels"}
         }
 
     asyncio.run(main())
@@ -378,9 +390,11 @@ def test_a_membership_is_created_as_whop_documents_it() -> None:
     async def main() -> None:
         app = Answers(httpx.Response(200, json={"id": "mem_a", "status": "completed"}))
         async with speaking(app) as whop:
-            await whop.create_membership(plan="plan_a", user="user_a", key=KEY)
+            await whop.create_membership(
+                plan="plan_a", user="user_a", key=KEY, metadata={"usher_room": "a"}
+            )
         (request,) = app.requests
-        body = {"plan_id": "plan_a", "user_id": "user_a"}
+        body = {"plan_id": "plan_a", "user_id": "user_a", "metadata": {"usher_room": "a"}}
         assert seen(request) == ("POST", "/api/v1/memberships", {}, body)
         assert request.headers["api-version-date"] == "2026-06-09"
         assert request.headers["idempotency-key"] == KEY
@@ -446,7 +460,7 @@ def test_a_call_that_succeeds_in_the_end_is_nobodys_matter(failures: int) -> Non
     [
         lambda whop: whop.create_chat(name="Lounge", key=KEY),
         lambda whop: whop.post_message("chat_feed_a", "Hi", key=KEY),
-        lambda whop: whop.create_membership(plan="plan_a", user="user_a", key=KEY),
+        lambda whop: whop.create_membership(plan="plan_a", user="user_a", key=KEY, metadata={}),
         lambda whop: whop.invite(plan="plan_a", user="user_a", key=KEY),
         lambda whop: whop.create_hidden_product(title="Room", metadata={}, key=KEY),
         lambda whop: whop.create_free_plan(product="prod_a", key=KEY),
@@ -742,7 +756,7 @@ def test_a_room_is_made_read_and_written() -> None:
             await whop.detach(chat.id, made.id, key="6")
             assert (await whop.experience(chat.id)).products == frozenset()
             ada = server.whop.people.meet("ada").id
-            given = await whop.create_membership(plan=plan.id, user=ada, key="7")
+            given = await whop.create_membership(plan=plan.id, user=ada, key="7", metadata={})
             assert (given.product, given.plan, given.user) == (made.id, plan.id, ada)
             await whop.invite(plan=plan.id, user=ada, key="8")
             assert (await whop.cancel(given.id, key="9")).status == "canceled"
@@ -813,8 +827,8 @@ def test_a_repeated_post_is_done_once() -> None:
             lost = Failure(operation="memberships.create", status=502, after=True)
             server.whop.faults.failures = [lost]
             with pytest.raises(Unavailable):  # who asks again looks first, as converge does
-                await whop.create_membership(plan=plan.id, user=ada, key="ada")
-            given = await whop.create_membership(plan=plan.id, user=ada, key="ada")
+                await whop.create_membership(plan=plan.id, user=ada, key="ada", metadata={})
+            given = await whop.create_membership(plan=plan.id, user=ada, key="ada", metadata={})
             calls = server.journal.of("memberships.create")
             assert [(c.status, c.idempotency_key) for c in calls] == [(502, "ada"), (200, "ada")]
             assert [m.id for m in await whop.memberships(ada)] == [given.id]
@@ -883,7 +897,7 @@ def test_a_key_with_the_permissions_that_we_name_may_do_all_that_we_do() -> None
     async def main() -> None:
         async with local() as (server, whop):
             named = {action for needs in NEEDS.values() for action in needs.split(", ")}
-            key = Key(secret=API_KEY, permissions=frozenset(named))
+            key = Key(secret=API_KEY, permissions=frozenset(named | WELCOME))
             server.whop.tables.keys[API_KEY] = key
             app = Answers(json_error(400))
             async with speaking(app) as recorded:
@@ -911,6 +925,8 @@ def test_a_key_without_a_permission_that_we_name_is_refused() -> None:
                     with pytest.raises(Rejected):
                         await finish(ours(recorded))
                 (operation,) = quota.asked
+                if ours is CALLS["write_to_customer"][0]:
+                    continue  # which is POST /messages with another permission
                 for action in NEEDS.get(operation, "").split(", "):
                     rest = Key(secret=API_KEY, permissions=frozenset(named - {action}))
                     server.whop.tables.keys[API_KEY] = rest
@@ -933,7 +949,9 @@ def test_the_local_whops_refusals_are_of_the_right_kind() -> None:
             with pytest.raises(Conflict):
                 await whop.cancel(held.id, key="twice")
             with pytest.raises(Rejected, match="price"):
-                await whop.create_membership(plan=held.plan_id, user=held.user_id, key=KEY)
+                await whop.create_membership(
+                    plan=held.plan_id, user=held.user_id, key=KEY, metadata={}
+                )
             with pytest.raises(Rejected, match="who_can_post"):
                 await whop.update_channel("exp_none", {"who_can_post": "nobody"})
             server.whop.faults.rate_limit = RateLimit(count=0, seconds=90)
@@ -1287,6 +1305,6 @@ def test_an_endpoint_that_the_account_may_not_use_is_no_missing_permission() -> 
         async with local() as (server, whop):
             server.whop.faults.unavailable = ["memberships.create"]
             with pytest.raises(NotAvailable, match="not available for your account"):
-                await whop.create_membership(plan="plan_1", user="user_1", key=KEY)
+                await whop.create_membership(plan="plan_1", user="user_1", key=KEY, metadata={})
 
     asyncio.run(main())

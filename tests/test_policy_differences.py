@@ -1,13 +1,14 @@
 """What is ours where no record is left, and what is wrong with a member; pure."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
 
-from worker.policy.access import Facts, Grant
-from worker.policy.differences import Cure, Hidden, Kind, found_grant, of_member, young
+from worker.policy.access import Facts, Grant, Hidden
+from worker.policy.differences import Cure, Kind, found_grant, of_member, young
+from worker.policy.marks import mark
 from worker.policy.rooms import Cohorts, Room
 from worker.policy.schedule import Schedule
 
@@ -37,10 +38,15 @@ class Row:
     updated_at: datetime | None = NOW - 5 * DAY
     period_end: datetime | None = None
     canceled_at: datetime | None = None
+    metadata: dict[str, str] = field(default_factory=dict)
 
 
 def on(cohort, id_="mem_ours", *, status="completed", ago=9 * DAY, plan=None):
     return Row(id_, status, f"prod_{cohort}", plan or f"plan_{cohort}", NOW - ago)
+
+
+def marked(row, account="biz_a"):
+    return replace(row, metadata=mark(account, "course", "1") | {"theirs": "1"})
 
 
 ENDED = Row(status="canceled", updated_at=NOW - 5 * DAY)
@@ -64,13 +70,16 @@ ENDED = Row(status="canceled", updated_at=NOW - 5 * DAY)
         pytest.param([ENDED, on(1, ago=DAY)], None, None, id="after the purchase's end"),
         pytest.param([Row(), on(1, plan="plan_else")], None, None, id="on a plan of the seller's"),
         pytest.param([Row(), on("club")], None, None, id="another room's"),
+        pytest.param([marked(on(1))], "1", False, id="marked, without a purchase"),
+        pytest.param([marked(on(2))], None, None, id="with the mark of another cohort"),
+        pytest.param([marked(on(1), "biz_b")], None, None, id="with another account's mark"),
         pytest.param([Row()], None, None, id="none"),
     ],
 )
 def test_a_grant_is_known_again_by_the_purchase_that_called_for_it(rows, cohort, taken):
-    grant = found_grant(COURSE, HIDDEN, rows)
+    grant = found_grant(COURSE, HIDDEN, rows, "biz_a")
     assert (grant and grant.cohort, grant and grant.taken) == (cohort, taken)
-    again = found_grant(COURSE, HIDDEN, rows[::-1])
+    again = found_grant(COURSE, HIDDEN, rows[::-1], "biz_a")
     assert again == grant
 
 
@@ -99,7 +108,17 @@ WHOLE = frozenset({"course"})
     ],
 )
 def test_what_is_wrong_has_a_kind_and_a_cure(rows, facts, recalled, expected):
-    wrong = of_member("user_a", [COURSE], rows, facts, hidden=HIDDEN, recalled=recalled, now=NOW)
+    wrong = of_member(
+        "user_a",
+        [COURSE],
+        rows,
+        facts,
+        hidden=HIDDEN,
+        recalled=recalled,
+        now=NOW,
+        account="biz_a",
+        refused={},
+    )
     assert [(one.kind, one.cure) for one in wrong] == expected
     assert all(one.subject == "member:user_a" and one.why for one in wrong)
 

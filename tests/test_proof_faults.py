@@ -189,7 +189,7 @@ def test_what_was_given_by_hand_after_the_purchase_ended_is_not_ours():
         updated_at=NOW - timedelta(days=1),
         period_end=NOW - timedelta(days=5),
     )
-    assert found_grant(ROOM, HIDDEN, [ended, on(1, ago=timedelta(days=3))]) is None
+    assert found_grant(ROOM, HIDDEN, [ended, on(1, ago=timedelta(days=3))], "biz_a") is None
 
 
 def test_polling_for_what_somebody_holds_leaves_one_job_and_not_one_each(redis_url):

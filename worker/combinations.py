@@ -29,7 +29,15 @@ EVENTS_ONLY: Final = {
     "one_room_per",
     "messages",
 }
-GRANTS_ONLY: Final = {"grant", "grace", "on_refund", "on_dispute"}
+GRANTS_ONLY: Final = {
+    "grant",
+    "grace",
+    "link_message",
+    "on_dispute",
+    "on_refund",
+    "remind",
+    "strangers",
+}
 
 Wrong = Callable[[str, str], None]
 """Notes a mistake: where it is, and what is wrong there."""
@@ -120,6 +128,18 @@ ROOM_CHECKS: Final = (
     ),
     Check(("name",), _placeholders("{cohort}", "{date}")),
     Check(("welcome",), _placeholders()),
+    Check(("link_message",), _placeholders("{name}", "{cohort}", "{link}")),
+    Check(
+        ("link_message",),
+        must(
+            lambda text: text is None or "{link}" in text,
+            "expected a text with {link} in it: that is what the buyer needs",
+        ),
+    ),
+    Check(
+        ("remind",),
+        must(lambda remind: remind is None or remind > timedelta(0), "expected more than 0"),
+    ),
 )
 COHORT_CHECKS: Final = (
     Check(

@@ -33,6 +33,7 @@ from worker.breaker import asking
 from worker.catchup import Found
 from worker.health import Health, Pulse, serving
 from worker.leases import RENEW_EVERY, Leases
+from worker.marking import mark_grants
 from worker.meters import Meters
 from worker.proof.inspection import nightly
 from worker.settings import Settings, SettingsError
@@ -73,6 +74,7 @@ async def watch(ctx: dict[str, Any]) -> None:
     """Arq's cron job: look for channels that somebody changed by hand."""
     await jobs.look_at_permissions(ctx["tools"], only_if_blind=True)
     await jobs.watch(ctx["tools"])
+    await mark_grants(ctx["tools"])
 
 
 async def read_calendars(ctx: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ The memberships are read from Whop, policy decides, and `worker.grants` does wha
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 
 import structlog
@@ -14,10 +15,22 @@ from worker.grants import apply
 from worker.memory.members import Member
 from worker.memory.trail import Step
 from worker.observe import Observed, confirm, look_again, observe
-from worker.policy.access import ENTITLING, Decision, Give, decide
+from worker.policy import ways
+from worker.policy.access import (
+    ENTITLING,
+    GIVING,
+    Decision,
+    Give,
+    Report,
+    decide,
+    strangers,
+    waits_until,
+)
 from worker.policy.differences import found_grant
+from worker.policy.marks import is_marked
 from worker.policy.news import is_news
 from worker.policy.rooms import Room, instance
+from worker.policy.ways import Refusals, Way
 from worker.proof.recall import recall
 from worker.reasons import FIRST_PURCHASE, TRANSFERRED, VERIFY
 from worker.rooms import with_dates
@@ -49,14 +62,19 @@ async def member(tools: Tools, claim: Claim, user: str) -> datetime | None:
     team = user in (await tools.store.team() or ())
     await _follow_transfers(tools, user, observed)
 
+    refused = await _refused(tools, known)
+    open_again = refused is not None and ways.in_use("auto", refused, now) is not Way.LINK
+
     def decided() -> Decision:
-        return decide(tools.rules.rooms, observed.rows, known.facts(team=team), now)
+        facts = known.facts(team=team, open_again=open_again)
+        return decide(tools.rules.rooms, observed.rows, facts, now)
 
     decision = decided()
     if await _know_again(tools, user, known, observed.rows, decision, every=unknown):
         decision = decided()
     if await confirm(tools, user, known, observed, decision):
         decision = decided()
+    decision = await _strangers(tools, known, observed.rows, decision, team=team)
     await _open_on_purchase(tools, observed.rows)
     await _count_seats(tools, user, observed.rows)
     took = claim.taken[:TOOK]
@@ -66,11 +84,13 @@ async def member(tools: Tools, claim: Claim, user: str) -> datetime | None:
     steps += look.steps
     for action in actions:
         try:
-            steps.append(await apply(tools, user, known, action))
+            step = await apply(tools, user, known, action)
+            steps += [step] if step else []
         except WhopError as error:
             known.salt += isinstance(error, Rejected)
             errors.append(error)
-    instants = (decision.look_again, look.look_again, look_again(known))
+    offered = waits_until(tools.rules.rooms, known.grants, now)
+    instants = (decision.look_again, look.look_again, look_again(known), offered)
     known.look_again = min((at for at in instants if at), default=None)
     for report in decision.reports:
         log.warning(report.code, why=report.why)
@@ -78,11 +98,67 @@ async def member(tools: Tools, claim: Claim, user: str) -> datetime | None:
         log.info("member.in_order", memberships=len(observed.rows))
     known.unfinished = bool(errors)
     await tools.store.save_member(user, known)
+    await _note_unmarked(tools, known, observed)
     await tools.store.trail(
         claim.subject, [structs.replace(step, deliveries=took) for step in steps]
     )
     _raise_first(errors)
     return known.look_again
+
+
+async def _refused(tools: Tools, known: Member) -> Refusals | None:
+    """Return what Whop refuses the account, if a link of this member's hangs on it."""
+    waiting = any(grant.offered and grant.link for grant in known.grants.values())
+    auto = any(room.grant == "auto" for room in tools.rules.rooms)
+    return await tools.store.refusals() if waiting and auto else None
+
+
+async def _strangers(
+    tools: Tools, known: Member, rows: Sequence[Membership], decision: Decision, *, team: bool
+) -> Decision:
+    """Add what is to be done about memberships on our own plans that nobody is due a seat for.
+
+    Where Whop has not shown all that it told of, nobody is called a stranger.
+    """
+    given = {grant.membership for grant in known.grants.values()}
+    sold = {product for room in tools.rules.rooms for product in room.products}
+    others = {
+        m.product
+        for m in rows
+        if m.status in GIVING and m.product and m.product not in sold and m.id not in given
+    }
+    hidden = {} if known.unshown else await tools.store.hidden(sorted(others))
+    if not hidden:
+        return decision
+    now, account = tools.clock(), tools.rules.account
+    facts = known.facts(team=team)
+    found = strangers(tools.rules.rooms, rows, facts, hidden, now=now, account=account)
+    refused = await tools.store.refusals()
+    out = [one for one in found if one.ours or ways.removes_strangers(one.room, refused, now)]
+    reports = [
+        Report("stranger.reported", f"room {one.room.key}: {one.membership}: {one.why}")
+        for one in found
+        if one not in out
+    ]
+    return replace(
+        decision,
+        actions=(*decision.actions, *out),
+        reports=(*decision.reports, *reports),
+    )
+
+
+async def _note_unmarked(tools: Tools, known: Member, observed: Observed) -> None:
+    """Have the live grants marked on Whop that bear no mark of ours yet."""
+    missing = {
+        grant.membership: (key, grant.cohort)
+        for key, grant in known.grants.items()
+        if grant.membership
+        and not grant.taken
+        and (shown := observed.memberships.get(grant.membership))
+        and not is_marked(shown.metadata, tools.rules.account, key, grant.cohort)
+    }
+    if missing:
+        await tools.store.unmarked(missing)
 
 
 async def _follow_transfers(tools: Tools, user: str, observed: Observed) -> None:
@@ -179,7 +255,7 @@ async def _know_again(
     hidden = await tools.store.hidden(others)
     before = len(known.grants)
     for room in rooms if hidden else ():
-        grant = found_grant(room, hidden, memberships)
+        grant = found_grant(room, hidden, memberships, tools.rules.account)
         if grant:
             known.grants[room.key] = grant
             await tools.store.remember_grant(user, known, room.key, grant)

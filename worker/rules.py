@@ -18,7 +18,7 @@ from worker.policy.messages import Message
 from worker.policy.occurrences import Occurrences
 from worker.policy.pace import Pace
 from worker.policy.phases import Phase
-from worker.policy.rooms import Room
+from worker.policy.rooms import REMIND, Room
 from worker.policy.schedule import Schedule, Weekday, Window
 from worker.policy.settings import NAMES, Settings
 from worker.room_tables import RoomTables
@@ -86,7 +86,10 @@ class _RoomTable:
     products: Annotated[list[ProductId], Meta(min_length=1)]
     timezone: ZoneInfo | None = None
     cohort: dict[str, Any] | None = None
-    grant: Literal["create", "invite"] = "create"
+    grant: Literal["auto", "create", "invite", "link"] = "auto"
+    link_message: str | None = None
+    remind: timedelta | None = None
+    strangers: Literal["remove", "report"] | None = None
     grace: timedelta | None = None
     on_refund: Literal["revoke", "keep"] | None = None
     on_dispute: Literal["revoke", "keep"] | None = None
@@ -221,6 +224,9 @@ class _Reader(RoomTables):
             schedule=_schedule(table, within, zone),
             cohort=cohort,
             grant=table.grant,
+            link_message=table.link_message,
+            remind=REMIND if table.remind is None else table.remind,
+            strangers=table.strangers,
             grace=timedelta(days=3) if table.grace is None else table.grace,
             on_refund=table.on_refund,
             on_dispute=table.on_dispute,

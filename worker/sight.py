@@ -21,7 +21,7 @@ from webhooks.inbox import Inbox
 from worker.meters import Meters
 from worker.whop.client import Whop
 from worker.whop.errors import Blind, Rejected, WhopError
-from worker.whop.permissions import NEEDS
+from worker.whop.permissions import NEEDS, WELCOME
 
 MEMBERS: Final = "member:basic:read"
 """Without it, memberships are hidden and nobody is told (seen on Whop's sandbox, 2026-10)."""
@@ -29,7 +29,9 @@ MEMBERS: Final = "member:basic:read"
 SIGHTED: Final = "sighted"
 """Why a subject is due that waited for the key to see again."""
 
-WANTED: Final = tuple(sorted({one for needs in NEEDS.values() for one in needs.split(", ")}))
+WANTED: Final = tuple(
+    sorted({one for needs in NEEDS.values() for one in needs.split(", ")} - WELCOME)
+)
 
 log = structlog.get_logger()
 

@@ -4,6 +4,7 @@ All of it is JSON under `usher:{account}:`. The parts, each with its keys, types
 
     worker.memory.members   members, and who is in by a grant
     worker.memory.seats     seats of cohorts, tickets of events
+    worker.memory.ways      how seats can be given, and who was offered one
     worker.memory.places    the rooms as they exist on Whop
     worker.memory.channels  their settings, holds and messages
     worker.memory.trail     what was done, and why
@@ -25,10 +26,11 @@ from worker.memory.members import Members
 from worker.memory.places import Places
 from worker.memory.seats import Seats
 from worker.memory.trail import Trail
+from worker.memory.ways import Ways
 from worker.policy.rooms import split
 
 
-class Store(Members, Seats, Channels, Places, Trail):
+class Store(Members, Seats, Ways, Channels, Places, Trail):
     """Typed access to what is remembered."""
 
     async def verified(self) -> datetime | None:

@@ -13,14 +13,12 @@ import structlog
 from worker.memory.members import Member
 from worker.memory.trail import Step
 from worker.observe import Observed
-from worker.policy.access import Adopt, Give, Left, Take
+from worker.policy.access import Action, Remove, Take
 from worker.policy.brake import Verdict
 from worker.policy.evidence import explained
 from worker.tools import Tools
 
 log = structlog.get_logger()
-
-Action = Give | Adopt | Take | Left
 
 
 @dataclass(slots=True)
@@ -43,20 +41,20 @@ async def may_go(tools: Tools, look: Look, actions: Iterable[Action]) -> list[Ac
     going: list[Action] = []
     held: list[str] = []
     for action in actions:
-        verdict = await _ask(tools, look, action) if isinstance(action, Take) else None
+        verdict = await _ask(tools, look, action) if isinstance(action, Take | Remove) else None
         if verdict is None or verdict.go:
             going.append(action)
         else:
             held.append(action.room.key)
             _note(tools, look, action, verdict)
-    await _tell(tools, look, {a.room.key for a in going if isinstance(a, Take)}, held)
+    await _tell(tools, look, {a.room.key for a in going if isinstance(a, Take | Remove)}, held)
     look.known.braked = held
     return going
 
 
-async def _ask(tools: Tools, look: Look, take: Take) -> Verdict:
+async def _ask(tools: Tools, look: Look, take: Take | Remove) -> Verdict:
     room, observed = take.room, look.observed
-    reason = explained(
+    reason = (isinstance(take, Take) or take.ours) and explained(
         room,
         observed.rows,
         look.known.facts(team=False),
@@ -78,7 +76,7 @@ def _note(tools: Tools, look: Look, action: Action, verdict: Verdict) -> None:
     """Say once why a take waits, and look again where only time is missing."""
     if verdict.look_again:
         look.look_again = min(look.look_again or verdict.look_again, verdict.look_again)
-    key, why = action.room.key, action.why if isinstance(action, Take) else ""
+    key, why = action.room.key, action.why if isinstance(action, Take | Remove) else ""
     if key not in look.known.braked:
         log.warning("take.held", room=key, why=why, until=verdict.why)
         look.steps.append(Step(tools.clock(), "take.held", f"{why}; {verdict.why}", key))

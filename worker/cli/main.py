@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import click
 
 from worker.cli.brake import brake
+from worker.cli.seat import seat
 from worker.commands import about_members, about_rooms
 from worker.commands.edge import ENVIRON, now, redis_url, rules_path, told
 
@@ -253,6 +254,17 @@ def cancel(membership: str, at_period_end: bool, whop: str) -> None:  # noqa: FB
     click.echo(f"membership {held['membership_id']} is {held['status']}")
 
 
+@sandbox.command()
+@click.argument("link")
+@click.option("--user", required=True, help="A user name or a user_ id.")
+@click.option("--whop", default=LOCAL_WHOP, show_default=True, help="The local Whop.")
+def join(link: str, user: str, whop: str) -> None:
+    """Follow LINK, a plan's purchase_url (or its plan_ id), as a user, and take what it gives."""
+    sold = _ask(whop, "join", {"plan_id": link.rstrip("/").rpartition("/")[2], "user": user})
+    click.echo(f"{sold['username']} ({sold['user_id']}) followed the link.")
+    click.echo(f"membership {sold['membership_id']} is {sold['status']}")
+
+
 def _ask(whop: str, what: str, body: dict[str, Any]) -> dict[str, Any]:
     """Call the local Whop's controls."""
     import httpx
@@ -270,7 +282,7 @@ def _ask(whop: str, what: str, body: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-for command in (*about_rooms.COMMANDS, *about_members.COMMANDS, brake):
+for command in (*about_rooms.COMMANDS, *about_members.COMMANDS, brake, seat):
     main.add_command(command)
 
 

@@ -16,6 +16,7 @@ from worker.policy.access import ENTITLING, PAST_DUE, Facts, Grant
 from worker.policy.endings import Ending, standing
 from worker.policy.news import Seen
 from worker.policy.rooms import Room, instance, split
+from worker.policy.ways import Refusals, why_in_use
 from worker.subjects import Death
 from worker.words import counted
 
@@ -45,6 +46,7 @@ class InRoom:
     grant: Grant | None
     endings: tuple[Ending, ...]
     trouble: tuple[str, ...]
+    way: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,7 @@ class _View:
     memberships: Sequence[Known]
     facts: Facts
     deaths: Mapping[str, Death]
+    refused: Refusals
     now: datetime
 
 
@@ -95,7 +98,7 @@ async def gather(evidence: Evidence, user: str, room: str | None, now: datetime)
     )
     deliveries = await evidence.deliveries.get(list(ids))
     due = (await evidence.subjects.due([subject])).get(subject)
-    view = _View(known, memberships, facts, deaths, now)
+    view = _View(known, memberships, facts, deaths, await store.refusals(), now)
     return Account(
         user=user,
         asked_at=now,
@@ -173,6 +176,7 @@ def _in_room(view: _View, room: Room, key: str, place: Place | None) -> InRoom:
         rule=_rule(room),
         grant=grant,
         endings=stands.endings,
+        way=why_in_use(room.grant, view.refused, view.now) if room.cohort else "",
         trouble=_trouble(place, key, view.deaths, which=not room.cohort or "/" in key),
     )
 
@@ -203,9 +207,19 @@ def _granted(
     if not holds:
         ended = grant and grant.taken
         return False, "is not in: Usher's grant was ended" if ended else "is not in"
-    if grant and grant.invited:
-        return False, "is not in yet: they were invited, and it is their turn to accept"
+    if grant and grant.offered:
+        return False, f"is not in yet: {_offered(grant)}"
     return False, "is not in, and should be"
+
+
+def _offered(grant: Grant) -> str:
+    if not grant.link:
+        return "they were invited, and it is their turn to accept"
+    if not grant.in_chat:
+        return f"hand them their link, {grant.link}: nobody could write to them"
+    told = f"{grant.told:%F %H:%M} UTC" if grant.told else "no time that is known"
+    again = f", and reminded at {grant.reminded:%F %H:%M} UTC" if grant.reminded else ""
+    return f"they were written their link, {grant.link}, at {told}{again}, and have not followed it"
 
 
 def _known(id_: str, seen: Seen) -> Known:

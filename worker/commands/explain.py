@@ -83,6 +83,7 @@ def _tell(account: Account, rules: Rules, echo: Echo) -> None:
         echo("")
         echo(f"{room.room}  {room.name}: {room.verdict}")
         facts = [("because", room.why), ("rule", room.rule), *(("but", t) for t in room.trouble)]
+        facts += [("seats", f"are given {room.way}")] if room.way else []
         facts += [("ends", _ends(one, zone)) for one in room.endings]
         for name, text in facts:
             echo(f"  {name:<9}{text}")

@@ -56,13 +56,14 @@ class Proof(msgspec.Struct, frozen=True):
 
 @dataclass(slots=True)
 class Kept:
-    """All that is kept of a person; `seats`, `granted` and `sold` by room."""
+    """All that is kept of a person; `seats`, `granted`, `offered` and `sold` by room."""
 
     user: str
     member: Member | None = None
     team: bool = False
     seats: dict[str, str] = field(default_factory=dict)
     granted: list[str] = field(default_factory=list)
+    offered: list[str] = field(default_factory=list)
     sold: dict[str, float] = field(default_factory=dict)
     deliveries: list[Delivery] = field(default_factory=list)
     trails: dict[str, list[Step]] = field(default_factory=dict)
@@ -79,6 +80,7 @@ class Kept:
             "member": int(self.member is not None),
             "seats": len(self.seats),
             "granted": len(self.granted),
+            "offered": len(self.offered),
             "sold": len(self.sold),
             "deliveries": len(self.deliveries),
             "trails": sum(len(steps) for steps in self.trails.values()),
@@ -169,9 +171,10 @@ async def gather(evidence: Evidence, user: str) -> Kept:
     async for key in _keys(evidence, "seats:*"):
         if cohort := await redis.hget(f"{prefix}{key}", user):
             kept.seats[key.partition(":")[2]] = cohort.decode()
-    async for key in _keys(evidence, "granted:*"):
-        if await redis.sismember(f"{prefix}{key}", user):
-            kept.granted.append(key.partition(":")[2])
+    for kind, rooms in (("granted", kept.granted), ("offered", kept.offered)):
+        async for key in _keys(evidence, f"{kind}:*"):
+            if await redis.sismember(f"{prefix}{key}", user):
+                rooms.append(key.partition(":")[2])
     async for key in _keys(evidence, "sold:*"):
         if at := await redis.zscore(f"{prefix}{key}", user):
             kept.sold[key.partition(":")[2]] = at
@@ -256,6 +259,8 @@ async def _erase(evidence: Evidence, kept: Kept, now: datetime, proof: Proof) ->
             pipe.hdel(f"{prefix}seats:{room}", user)
         for room in kept.granted:
             pipe.srem(f"{prefix}granted:{room}", user)
+        for room in kept.offered:
+            pipe.srem(f"{prefix}offered:{room}", user)
         for room in kept.sold:
             pipe.zrem(f"{prefix}sold:{room}", user)
         for one in kept.deliveries:  # its id stays known, or a replay of it would be new
@@ -272,6 +277,7 @@ async def _erase(evidence: Evidence, kept: Kept, now: datetime, proof: Proof) ->
 def _erase_holdings(pipe: Any, prefix: str, user: str, member: Member) -> None:
     if member.seen:
         pipe.hdel(f"{prefix}holders", *member.seen)
+        pipe.hdel(f"{prefix}unmarked", *member.seen)
     for room in member.braked:
         pipe.hdel(f"{prefix}brake:{room}", user)
         pipe.zrem(f"{prefix}takes:{room}", user)

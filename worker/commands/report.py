@@ -3,7 +3,7 @@
 import itertools
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final
 from zoneinfo import ZoneInfo
@@ -19,7 +19,7 @@ from worker.brake import Brake
 from worker.chatter import Chatter
 from worker.commands.outlook import dated, laid
 from worker.memory.places import Place
-from worker.policy import pace
+from worker.policy import pace, ways
 from worker.policy.overrides import Hold, Overrides
 from worker.policy.rooms import Room, split
 from worker.policy.schedule import changes_after, next_change, phase_at, settings_at
@@ -63,6 +63,8 @@ class Line:
     next_settings: dict[str, Any] | None
     element: str | None
     brake: dict[str, Any] | None = None
+    way: str | None = None
+    waiting: list[str] = field(default_factory=list)
 
 
 def check(rules: Rules, now: datetime) -> None:
@@ -70,6 +72,8 @@ def check(rules: Rules, now: datetime) -> None:
     console = Console(highlight=False, soft_wrap=True)
     for room in rules.rooms:
         console.print(f"[bold]{room.key}[/]  {escape(room.name)}  [dim]{_opens_by(room)}[/]")
+        if room.cohort:
+            console.print(f"  seats, grant = {room.grant!r}: {ways.in_words(room.grant)}")
         schedule = room.schedule
         phase = f"{phase_at(schedule, now)}: " if schedule.eventful else ""
         console.print(f"  now: {phase}{in_words(settings_at(schedule, now))}")
@@ -119,7 +123,9 @@ async def _lines(
 ) -> list[Line]:
     lines = []
     engaged = await brake.engaged()
-    for key in await store.instances():
+    refused, exist = await store.refusals(), await store.instances()
+    offered = await store.offered_in(exist) if exist else {}
+    for key in exist:
         room, place = rules.room(split(key)[0]), await store.place(key)
         if room and place:
             granted = await store.count_granted(key) if room.cohort else None
@@ -129,7 +135,9 @@ async def _lines(
             line = _line(room, key, place, on_top, now, granted=granted, buyers=buyers)
             on = engaged.get(room.key) if room.cohort else None
             busy = await _busy(room, place, chatter)
-            lines.append(replace(line, busy=busy, brake=structs.asdict(on) if on else None))
+            line = replace(line, busy=busy, brake=structs.asdict(on) if on else None)
+            way = ways.why_in_use(room.grant, refused, now) if room.cohort else None
+            lines.append(replace(line, way=way, waiting=offered.get(key, [])))
     order = {room.key: n for n, room in enumerate(rules.rooms)}
     return sorted(lines, key=lambda line: (order[line.room], _natural(line.cohort)))
 
@@ -231,6 +239,8 @@ def _facts(line: Line, zone: ZoneInfo) -> list[tuple[str, str]]:
         ("opened by", bought),
         ("members", granted),
         ("seats", _sold(line)),
+        ("given", line.way or ""),
+        ("waiting", _waiting(line)),
         ("brake", _braked(line)),
         ("product", " ".join(filter(None, (line.product, line.plan)))),
         ("experience", f"{line.experience or 'not made yet'}  {line.channel or ''}"),
@@ -250,6 +260,13 @@ def _sold(line: Line) -> str:
         return ""
     over = f"; over the seats: {', '.join(line.over_the_seats)}" if line.over_the_seats else ""
     return f"{line.sold} sold of {line.seats}{over}"
+
+
+def _waiting(line: Line) -> str:
+    if not line.waiting:
+        return ""
+    many = counted(len(line.waiting), "member")
+    return f"for {many} to take what they were offered; see `usher seat waiting`"
 
 
 def _braked(line: Line) -> str:

@@ -51,6 +51,8 @@ SAID: Final = {
     Kind.UNRECORDED: "is in, and Usher forgot it",
     Kind.GONE: "is recorded as in, and is out",
     Kind.NOT_OURS: "is in by no purchase",
+    Kind.STRANGER: "is in by no purchase",
+    Kind.KEPT: "keeps a seat of no use",
     Kind.SEATS_LOST: "seats are not counted",
     Kind.OVERSOLD: "more tickets than seats",
     Kind.TICKET: "ticket counted wrongly",
@@ -172,7 +174,7 @@ async def _not_braked(
     """
     out: dict[str, list[Difference]] = {}
     for one in differences:
-        if one.kind is Kind.LET_IN and not one.explained:
+        if one.kind in (Kind.LET_IN, Kind.STRANGER) and not one.explained:
             out.setdefault(split(one.room or "")[0], []).append(one)
     many = {
         room: ends

@@ -58,7 +58,7 @@ class Member(msgspec.Struct):
     unshown: dict[str, Unshown] = msgspec.field(default_factory=dict)
     braked: list[str] = msgspec.field(default_factory=list)
 
-    def facts(self, *, team: bool) -> Facts:
+    def facts(self, *, team: bool, open_again: bool = False) -> Facts:
         """Return what policy needs to know besides the memberships."""
         return Facts(
             grants=self.grants,
@@ -66,6 +66,7 @@ class Member(msgspec.Struct):
             disputed=frozenset(self.disputed),
             past_due=self.past_due,
             team=team,
+            open_again=open_again,
         )
 
 
@@ -99,6 +100,14 @@ class Members(Shelf):
         async with self._redis.pipeline() as pipe:
             pipe.set(f"{self._prefix}member:{user}", msgspec.json.encode(member))
             pipe.sadd(f"{self._prefix}granted:{instance}", user)
+            pipe.srem(f"{self._prefix}offered:{instance}", user)
+            await pipe.execute()
+
+    async def offered(self, user: str, member: Member, instance: str) -> None:
+        """Remember a member who was offered a place in a room, and must take it themselves."""
+        async with self._redis.pipeline() as pipe:
+            pipe.set(f"{self._prefix}member:{user}", msgspec.json.encode(member))
+            pipe.sadd(f"{self._prefix}offered:{instance}", user)
             await pipe.execute()
 
     async def taken(self, user: str, member: Member, instance: str) -> None:
@@ -106,6 +115,7 @@ class Members(Shelf):
         async with self._redis.pipeline() as pipe:
             pipe.set(f"{self._prefix}member:{user}", msgspec.json.encode(member))
             pipe.srem(f"{self._prefix}granted:{instance}", user)
+            pipe.srem(f"{self._prefix}offered:{instance}", user)
             await pipe.execute()
 
     async def note_holder(self, user: str, memberships: Sequence[str]) -> dict[str, str]:

@@ -12,7 +12,7 @@ from typing import Any, Final, cast
 import msgspec
 
 from worker.memory.shelf import Shelf
-from worker.policy.differences import Hidden
+from worker.policy.access import Hidden
 from worker.policy.occurrences import Occurrence
 from worker.policy.rooms import split
 

@@ -1,6 +1,6 @@
 """Seats: who has one in which cohort, and who has a ticket for an event.
 
-seats:{room}        hash: user -> cohort, for ever: a seat is not given twice
+seats:{room}        hash: user -> cohort; a seat that was taken is not given twice
 filled:{room}       hash: cohort -> seats given in it, and `last`: the cohort that fills now
 sold:{room}         sorted set: user -> when they bought a ticket (ms), where seats are counted
 stock:{room}        the seats for which the stock of the room's plan was set
@@ -20,8 +20,9 @@ if cohort then return cohort end
 cohort = ARGV[2]
 if cohort == '' then
   cohort = redis.call('HGET', KEYS[2], 'last') or '1'
-  local taken = tonumber(redis.call('HGET', KEYS[2], cohort) or '0')
-  if taken >= tonumber(ARGV[3]) then cohort = string.format('%d', cohort + 1) end
+  while tonumber(redis.call('HGET', KEYS[2], cohort) or '0') >= tonumber(ARGV[3]) do
+    cohort = string.format('%d', cohort + 1)
+  end
   redis.call('HSET', KEYS[2], 'last', cohort)
 end
 redis.call('HSET', KEYS[1], ARGV[1], cohort)
@@ -29,6 +30,16 @@ redis.call('HINCRBY', KEYS[2], cohort, 1)
 return cohort
 """
 """Lua: a member's cohort, once and for all. In one script, so that no two take the last seat."""
+
+_FREE: Final = """
+if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then return 0 end
+redis.call('HDEL', KEYS[1], ARGV[1])
+redis.call('HINCRBY', KEYS[2], ARGV[2], -1)
+local last, cohort = tonumber(redis.call('HGET', KEYS[2], 'last')), tonumber(ARGV[2])
+if last and cohort and cohort < last then redis.call('HSET', KEYS[2], 'last', ARGV[2]) end
+return 1
+"""
+"""Lua: a seat that was offered and not taken is free: its cohort fills again from there."""
 
 _FILL: Final = """
 local last = redis.call('HGET', KEYS[1], 'last')
@@ -67,6 +78,7 @@ class Seats(Shelf):
     def __init__(self, redis: Redis, prefix: str) -> None:
         super().__init__(redis, prefix)
         self._seat = redis.register_script(_SEAT)
+        self._free = redis.register_script(_FREE)
         self._fill = redis.register_script(_FILL)
         self._recount = redis.register_script(_RECOUNT)
         self._move = redis.register_script(_MOVE)
@@ -76,6 +88,11 @@ class Seats(Shelf):
         keys = [f"{self._prefix}seats:{room}", f"{self._prefix}filled:{room}"]
         answer: bytes = await self._seat(keys=keys, args=[user, cohort or "", seats])
         return answer.decode()
+
+    async def free_seat(self, room: str, user: str, cohort: str) -> bool:
+        """Give a seat back that its member was offered and never took; says whether they had it."""
+        keys = [f"{self._prefix}seats:{room}", f"{self._prefix}filled:{room}"]
+        return bool(await self._free(keys=keys, args=[user, cohort]))
 
     async def move_seat(self, room: str, before: str, after: str) -> bool:
         """Pass a seat on to another user who has none; says whether there was one to pass on."""

@@ -7,8 +7,9 @@ with the grants that Usher gave, and returns the difference.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import Any, Protocol
 
+from worker.policy.marks import is_marked
 from worker.policy.rooms import OnMoneyBack, Room
 
 ENTITLING = frozenset({"active", "trialing", "completed", "canceling"})
@@ -29,6 +30,9 @@ LOOK_AGAIN = timedelta(hours=1)
 
 LINGER = timedelta(days=1)
 """How long who is in stays in where the time that was paid for is over, and Whop says no more."""
+
+ASK_AGAIN = timedelta(days=1)
+"""How often to look at who was offered a seat and has not come: Whop may let us give it by now."""
 
 SETTLING = timedelta(minutes=10)
 """For so long a grant may be missing from Whop's lists before it counts as gone."""
@@ -65,6 +69,14 @@ class Membership(Protocol):
         """When the paid time ends, if it does."""
 
 
+class Marked(Membership, Protocol):
+    """A membership with what was written on it."""
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """What was written on it on Whop."""
+
+
 @dataclass(frozen=True, slots=True)
 class Grant:
     """A membership that Usher gave on a room's own hidden product, or is about to give.
@@ -72,6 +84,10 @@ class Grant:
     `membership` is None while it is only intended, or an invitation that nobody accepted yet.
     `lost` counts how often somebody else ended it; `taken` that Usher took it back, and `unproven`
     that Whop did not show its end then: it said that there is no such membership.
+
+    `link` is where its member takes it themselves, `told` when they, or the seller's list, were
+    given it, `in_chat` whether it was written to them, and `reminded` when once more. `freed` says
+    that what was offered was taken back before anybody came, and its seat is another's to have.
     """
 
     cohort: str
@@ -83,6 +99,26 @@ class Grant:
     taken: bool = False
     lost: int = 0
     unproven: bool = False
+    link: str | None = None
+    told: datetime | None = None
+    in_chat: bool = False
+    reminded: datetime | None = None
+    freed: bool = False
+
+    @property
+    def offered(self) -> bool:
+        """Say whether it is its member's turn: to accept an invitation, or to follow a link."""
+        return not self.taken and self.membership is None and bool(self.invited or self.link)
+
+
+@dataclass(frozen=True, slots=True)
+class Hidden:
+    """A hidden product that was made for a cohort of a room, and our plan on it."""
+
+    room: str
+    cohort: str
+    product: str
+    plan: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +126,8 @@ class Facts:
     """What is known of a member besides their memberships.
 
     `refunded` and `disputed` are ids of memberships; `past_due` tells since when Usher has seen a
-    membership past due; `team` says that the member is an admin of the account.
+    membership past due; `team` says that the member is an admin of the account, and `open_again`
+    that Whop, which refused other ways of giving a seat than by a link, may be asked again.
     """
 
     grants: Mapping[str, Grant] = field(default_factory=dict)
@@ -98,6 +135,7 @@ class Facts:
     disputed: frozenset[str] = frozenset()
     past_due: Mapping[str, datetime] = field(default_factory=dict)
     team: bool = False
+    open_again: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +188,38 @@ class Left:
 
 
 @dataclass(frozen=True, slots=True)
+class Tell:
+    """The member has a link that nobody gave them yet, or, `again`, that they have not used."""
+
+    room: Room
+    again: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Free:
+    """The member was offered a seat, has not taken it, and should not have it any more."""
+
+    room: Room
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Remove:
+    """Somebody is in by Usher's own free plan to whom no seat is due, by whatever way they came.
+
+    `ours` says that it bears our mark: a grant of which the record was lost.
+    """
+
+    room: Room
+    membership: str
+    why: str
+    ours: bool = False
+
+
+Action = Give | Adopt | Take | Left | Tell | Free | Remove
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """Something that nobody may change but somebody should know. `code` names a log event."""
 
@@ -161,7 +231,7 @@ class Report:
 class Decision:
     """The difference between what is and what should be, and when to look again without news."""
 
-    actions: tuple[Give | Adopt | Take | Left, ...] = ()
+    actions: tuple[Action, ...] = ()
     reports: tuple[Report, ...] = ()
     look_again: datetime | None = None
 
@@ -248,13 +318,14 @@ def decide(
     """Compare the purchases of one member with their grants, for every room that needs a grant."""
     if facts.team:
         return Decision()
-    actions: list[Give | Adopt | Take | Left] = []
+    actions: list[Action] = []
     reports: list[Report] = []
     instants: list[datetime] = []
     for room in (room for room in rooms if room.cohort):
         due = access(room, memberships, facts, now)
         instants += [due.look_again] if due.look_again else []
-        step = _step(room, due, facts.grants.get(room.key), memberships, now)
+        grant = facts.grants.get(room.key)
+        step = _step(room, due, grant, memberships, now, open_again=facts.open_again)
         if isinstance(step, Report):
             reports.append(step)
         elif step:
@@ -268,7 +339,9 @@ def _step(
     grant: Grant | None,
     memberships: Sequence[Membership],
     now: datetime,
-) -> Give | Adopt | Take | Left | Report | None:
+    *,
+    open_again: bool,
+) -> Action | Report | None:
     if due.holds is None:
         return Report("status.unknown", f"room {room.key}: {due.why}; nothing was changed")
     live = _live(grant, memberships, now)
@@ -278,27 +351,90 @@ def _step(
         return None if due.lingers else Give(room, due.why, due.bought or now)
     if live:
         return None if live == grant.membership and not grant.taken else Adopt(room, live)
+    if grant.offered and not (grant.link and open_again):
+        return _tell(room, grant, now)
     return None if due.lingers else _regive(room, due, grant, now)
 
 
-def _out(room: Room, due: Entitlement, grant: Grant | None, live: str | None) -> Take | Left | None:
-    if grant is None or (grant.taken and not grant.unproven):
+def _out(
+    room: Room, due: Entitlement, grant: Grant | None, live: str | None
+) -> Take | Left | Free | None:
+    if grant is None or (grant.taken and not (grant.unproven or grant.freed)):
         return None
     if live:
         return Take(room, live, due.why)
     if grant.taken:
         return None
-    return Left(room, grant.membership) if grant.membership else None
+    if grant.membership:
+        return Left(room, grant.membership)
+    return Free(room, due.why) if grant.offered else None
+
+
+def _tell(room: Room, grant: Grant, now: datetime) -> Tell | None:
+    """Have a link told; an invitation Whop tells of itself."""
+    if grant.link is None:
+        return None
+    if grant.told is None:
+        return Tell(room)
+    return (
+        Tell(room, again=True) if not grant.reminded and _waits(room, grant, now) <= now else None
+    )
+
+
+def _waits(room: Room, grant: Grant, now: datetime) -> datetime:
+    remind = (grant.told or now) + room.remind
+    return remind if grant.link and not grant.reminded else now + ASK_AGAIN
+
+
+def waits_until(
+    rooms: Iterable[Room], grants: Mapping[str, Grant], now: datetime
+) -> datetime | None:
+    """Return when to look again at who has not come: to remind them, and once a day."""
+    offered = [(room, grants[room.key]) for room in rooms if room.key in grants]
+    return min((_waits(room, one, now) for room, one in offered if one.offered), default=None)
 
 
 def _regive(room: Room, due: Entitlement, grant: Grant, now: datetime) -> Give | Report | None:
-    if grant.invited and not grant.taken:
-        return None  # the invitation stands; it is the buyer's turn
     given = grant.membership is not None and not grant.taken
     if given and grant.lost >= PATIENCE:
         why = f"room {room.key}: somebody ended Usher's grant {grant.lost + 1} times"
         return Report("grant.contested", f"{why}; decide by hand, then cancel or keep the purchase")
     return Give(room, due.why, due.bought or now, again=given)
+
+
+def strangers(
+    rooms: Iterable[Room],
+    memberships: Sequence[Marked],
+    facts: Facts,
+    hidden: Mapping[str, Hidden],
+    *,
+    now: datetime,
+    account: str,
+) -> list[Remove]:
+    """Return the memberships on Usher's own free plans of somebody to whom no seat is due.
+
+    They came by a plan's link that was not theirs, or by a grant that Usher has no record of, which
+    bears its mark. Never the team's, and never one that is recorded.
+    """
+    if facts.team:
+        return []
+    given = {grant.membership for grant in facts.grants.values()}
+    found = []
+    for room in (room for room in rooms if room.cohort):
+        mine = [
+            (m.id, is_marked(m.metadata, account, room.key, place.cohort))
+            for m in memberships
+            if (place := hidden.get(m.product or ""))
+            and (place.room, place.plan) == (room.key, m.plan)
+            and _gives(m)
+            and m.id not in given
+        ]
+        due = access(room, memberships, facts, now) if mine else None
+        if due and due.holds is False:
+            for id_, ours in mine:
+                came = "Usher gave it and forgot it" if ours else "they came by a link"
+                found.append(Remove(room, id_, f"{came}, and {due.why}", ours=ours))
+    return found
 
 
 def _live(grant: Grant | None, memberships: Sequence[Membership], now: datetime) -> str | None:
@@ -314,8 +450,8 @@ def _live(grant: Grant | None, memberships: Sequence[Membership], now: datetime)
         if known is None:
             return grant.membership if now - grant.since < SETTLING else None
         return known.id if _gives(known) else None
-    if grant.taken:  # somebody may have brought it back
-        back = ours.get(grant.membership or "")
+    if grant.taken and grant.membership:  # somebody may have brought it back
+        back = ours.get(grant.membership)
         return back.id if back and _gives(back) else None
     return next((m.id for m in ours.values() if _gives(m)), None)
 

@@ -9,9 +9,33 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final, Protocol
 
-from worker.policy.access import GIVING, Adopt, Facts, Give, Grant, Left, Membership, Take, decide
+from worker.policy.access import (
+    GIVING,
+    Action,
+    Adopt,
+    Facts,
+    Free,
+    Give,
+    Grant,
+    Hidden,
+    Left,
+    Marked,
+    Membership,
+    Remove,
+    Take,
+    Tell,
+    decide,
+    strangers,
+)
 from worker.policy.evidence import Ended, explained
+from worker.policy.marks import is_marked
 from worker.policy.rooms import Room, split
+from worker.policy.ways import Refusals, removes_strangers
+
+LET_BE: Final = (
+    "Usher did not give it and will not end it: somebody joined by the plan's link, or was let in "
+    "by hand; cancel it on Whop if they should not be there"
+)
 
 YOUNG: Final = timedelta(minutes=2)
 """How long a change on Whop may be on its way to us: Whop tries a delivery for about 70 seconds."""
@@ -25,6 +49,8 @@ class Kind(StrEnum):
     UNDECIDED = "member.undecided"
     UNRECORDED = "grant.unrecorded"
     GONE = "grant.gone"
+    KEPT = "seat.kept"
+    STRANGER = "member.stranger"
     NOT_OURS = "grant.not_ours"
     SEATS_LOST = "seats.lost"
     OVERSOLD = "seats.oversold"
@@ -66,16 +92,6 @@ class Difference:
     explained: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Hidden:
-    """A hidden product that was made for a cohort of a room, and our plan on it."""
-
-    room: str
-    cohort: str
-    product: str
-    plan: str | None
-
-
 class Changed(Protocol):
     """Something of Whop's, with the time of its last change."""
 
@@ -84,7 +100,7 @@ class Changed(Protocol):
         """When Whop last changed it."""
 
 
-class Row(Ended, Protocol):
+class Row(Ended, Marked, Protocol):
     """One of Whop's memberships, with the dates of its last change and of its cancellation."""
 
 
@@ -94,12 +110,13 @@ def young(rows: Iterable[Changed], now: datetime) -> bool:
 
 
 def found_grant(
-    room: Room, hidden: Mapping[str, Hidden], memberships: Sequence[Row]
+    room: Room, hidden: Mapping[str, Hidden], memberships: Sequence[Row], account: str
 ) -> Grant | None:
     """Return the grant that Usher must have given, where no record of it is left.
 
-    Whop does not say who made a membership. On our plan, made while a purchase of theirs ran, it
-    is Usher's; without such a purchase somebody joined by the plan's link.
+    What bears our mark is Usher's. Without one, Whop does not say who made a membership: on our
+    plan, made while a purchase of theirs ran, it is Usher's; without such a purchase somebody
+    joined by the plan's link.
     """
     bought = [m for m in memberships if m.product in room.products]
     ours = [
@@ -107,7 +124,10 @@ def found_grant(
         for m in memberships
         if (place := hidden.get(m.product or ""))
         and (place.room, place.plan) == (room.key, m.plan)
-        and any(_ran(purchase, _when(m)) for purchase in bought)
+        and (
+            is_marked(m.metadata, account, room.key, place.cohort)
+            or any(_ran(purchase, _when(m)) for purchase in bought)
+        )
     ]
     if not ours:
         return None
@@ -147,10 +167,13 @@ def of_member(
     hidden: Mapping[str, Hidden],
     recalled: frozenset[str],
     now: datetime,
+    account: str,
+    refused: Refusals,
 ) -> list[Difference]:
     """Return what is wrong with one member's access to the rooms that need a grant.
 
-    `recalled` are the rooms of which Usher's records are whole.
+    `recalled` are the rooms of which Usher's records are whole, and `refused` are the ways of
+    giving a seat that Whop refuses the account.
     """
     if facts.team:
         return []
@@ -158,14 +181,16 @@ def of_member(
     found = {
         room.key: grant
         for room in rooms
-        if room.key not in facts.grants and (grant := found_grant(room, hidden, memberships))
+        if room.key not in facts.grants
+        and (grant := found_grant(room, hidden, memberships, account))
     }
     wrong = [
         Difference(Kind.UNDECIDED, f"member:{user}", one.why, user=user, cure=Cure.PERSON)
         for one in decision.reports
     ]
-    acted = {action.room.key for action in decision.actions}
-    for one in decision.actions:
+    actions = [one for one in decision.actions if not isinstance(one, Tell)]
+    acted = {action.room.key for action in actions}
+    for one in actions:
         wrong.append(_of_action(user, one, facts.grants, found, recalled))
         if isinstance(one, Take):
             dated = explained(
@@ -180,13 +205,19 @@ def of_member(
     known = {g.membership for g in (*held, *found.values())}
     known |= {a.membership for a in decision.actions if isinstance(a, Adopt)}
     known -= {g.membership for k, g in found.items() if k in recalled and k not in acted}
-    wrong += _strangers(user, memberships, hidden, known, {r.key for r in rooms})
+    out = {
+        one.membership: one
+        for one in strangers(rooms, memberships, facts, hidden, now=now, account=account)
+        if one.membership not in known and (one.ours or removes_strangers(one.room, refused, now))
+    }
+    keys = {room.key for room in rooms}
+    wrong += _not_ours(user, memberships, hidden, known=known, rooms=keys, out=out)
     return wrong
 
 
 def _of_action(
     user: str,
-    action: Give | Adopt | Take | Left,
+    action: Action,
     grants: Mapping[str, Grant],
     found: Mapping[str, Grant],
     recalled: frozenset[str],
@@ -195,6 +226,9 @@ def _of_action(
     match action:
         case Take():
             return _member(Kind.LET_IN, user, key, grant, why=action.why)
+        case Free():
+            why = f"a seat is kept for them that they have not taken, and {action.why}"
+            return _member(Kind.KEPT, user, key, grant, why=why)
         case Left():
             why = f"Whop has not had {action.membership} any more since somebody ended it"
             return _member(Kind.GONE, user, key, grant, why=why)
@@ -213,6 +247,8 @@ def _of_action(
                 else ""
             )
             return _member(Kind.SHUT_OUT, user, key, grant or lost, why=f"{action.why}{gone}")
+        case _:
+            raise AssertionError(f"{action} is no difference of a member's own")
 
 
 def _member(
@@ -223,28 +259,27 @@ def _member(
     return Difference(kind, f"member:{user}", why, room=key, user=user, id=id_, cure=cure)
 
 
-def _strangers(
+def _not_ours(
     user: str,
     memberships: Sequence[Membership],
     hidden: Mapping[str, Hidden],
+    *,
     known: set[str | None],
     rooms: set[str],
+    out: Mapping[str, Remove],
 ) -> list[Difference]:
-    """Return what is on our hidden products and not ours to end."""
-    why = (
-        "Usher did not give it and will not end it: somebody joined by the plan's link, or was let "
-        "in by hand; cancel it on Whop if they should not be there"
-    )
+    """Return what is on our hidden products without a record: to be removed, or a person's."""
+
+    def difference(m: Membership, place: Hidden) -> Difference:
+        key, removed = f"{place.room}/{place.cohort}", out.get(m.id)
+        kind = Kind.STRANGER if removed else Kind.NOT_OURS
+        why = removed.why if removed else LET_BE
+        cure = Cure.CONVERGE if removed else Cure.PERSON
+        subject, ours = f"member:{user}", removed is None or removed.ours
+        return Difference(kind, subject, why, key, user, id=m.id, cure=cure, explained=ours)
+
     return [
-        Difference(
-            Kind.NOT_OURS,
-            f"member:{user}",
-            why,
-            room=f"{place.room}/{place.cohort}",
-            user=user,
-            id=m.id,
-            cure=Cure.PERSON,
-        )
+        difference(m, place)
         for m in memberships
         if (place := hidden.get(m.product or ""))
         and place.room in rooms

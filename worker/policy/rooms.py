@@ -15,6 +15,9 @@ OnMoneyBack = Literal["revoke", "keep"] | None
 """What a refund or a dispute does to a room; None: nothing, the membership's status decides."""
 
 
+REMIND: Final = timedelta(days=1)
+"""After so long somebody is reminded of a link that they have not used."""
+
 LEAD: Final = timedelta(days=7)
 """How long before an occurrence its own room is made, where the rules do not say."""
 
@@ -34,7 +37,8 @@ class Room:
     Without `cohort` its Chat experience is attached straight to `products`, and the purchase
     itself gives access. With it, each cohort has a hidden product of its own, and a purchase of
     one of `products` is answered with a grant on it. `grace`, `on_refund` and `on_dispute` speak
-    of grants and so of cohort rooms only.
+    of grants and so of cohort rooms only. `strangers` says what becomes of who came by a link that
+    was not theirs; None: they are removed where seats are given by links.
 
     An event room is one room for all its occurrences, or one for each; that is made `lead` before
     its occurrence. `seats` are what may be sold of it, and `plan` the plan whose stock holds them.
@@ -45,7 +49,10 @@ class Room:
     products: tuple[str, ...]
     schedule: Schedule
     cohort: Cohorts | None = None
-    grant: Literal["create", "invite"] = "create"
+    grant: Literal["auto", "create", "invite", "link"] = "auto"
+    link_message: str | None = None
+    remind: timedelta = REMIND
+    strangers: Literal["remove", "report"] | None = None
     grace: timedelta = timedelta(days=3)
     on_refund: OnMoneyBack = None
     on_dispute: OnMoneyBack = None
@@ -146,7 +153,7 @@ def calendar_cohort(cohorts: Cohorts, bought: datetime, zone: ZoneInfo) -> str |
 
 def title(room: Room, cohort: str | None) -> str:
     """Return the room's name on Whop, with `{cohort}` written out for people."""
-    return room.name.replace("{cohort}", _spoken(cohort)) if cohort else room.name
+    return room.name.replace("{cohort}", spoken(cohort)) if cohort else room.name
 
 
 def dated_title(room: Room, one: Occurrence) -> str:
@@ -155,7 +162,8 @@ def dated_title(room: Room, one: Occurrence) -> str:
     return room.name.replace("{date}", f"{local:%a %-d %b %Y, %H:%M}")
 
 
-def _spoken(cohort: str) -> str:
+def spoken(cohort: str) -> str:
+    """Write a cohort out for people: 12 as it is, 2026-12 as December 2026."""
     if "-W" in cohort:
         year, _, week = cohort.partition("-W")
         return f"week {int(week)} of {year}"

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from worker.doubts import LONG_AGO
-from worker.policy.differences import Hidden
+from worker.policy.access import Hidden
 from worker.policy.rooms import Room, split
 from worker.provision import ROOM_KEY
 from worker.tools import Tools

@@ -16,8 +16,8 @@ from worker.doubts import note_payment
 from worker.memory.members import Member
 from worker.observe import observe
 from worker.policy import evidence
-from worker.policy.access import ENTITLING, GIVING
-from worker.policy.differences import Cure, Difference, Hidden, Kind, in_scope, of_member, young
+from worker.policy.access import ENTITLING, GIVING, Hidden
+from worker.policy.differences import Cure, Difference, Kind, in_scope, of_member, young
 from worker.policy.news import Seen
 from worker.policy.phases import Phase
 from worker.policy.rooms import Room, split
@@ -149,6 +149,7 @@ class _Members:
         store = self.tools.store
         self.team = await store.team() or frozenset()
         self.recalled = await store.recalled()
+        self.refused = await store.refusals()
         seats = {room.key: await store.seats(room.key) for room in self.divided}
         self.buyers = await self._buyers()
         known = {user for taken in seats.values() for user in taken}
@@ -218,6 +219,8 @@ class _Members:
             hidden=self.hidden,
             recalled=self.recalled,
             now=self.findings.at,
+            account=self.tools.rules.account,
+            refused=self.refused,
         )
         return wrong + self._tickets(user, rows)
 

@@ -15,12 +15,13 @@ import structlog
 from worker.doubts import note_payment
 from worker.memory.members import Member
 from worker.memory.places import Place
-from worker.policy.access import PAST_DUE, decide
-from worker.policy.differences import Hidden, found_grant
+from worker.policy.access import PAST_DUE, Hidden, decide
+from worker.policy.differences import found_grant
 from worker.policy.news import Seen
 from worker.policy.rooms import Room, split, title
 from worker.proof.census import Census, cohorts, count
 from worker.provision import own_plan
+from worker.rules import Rules
 from worker.sight import MEMBERS
 from worker.subjects import milliseconds
 from worker.tools import Tools
@@ -117,7 +118,7 @@ async def _members(
     while batch := list(itertools.islice(users, BATCH)):
         lost = {}
         for user in batch:
-            member = _member(rooms, hidden, census, user, now)
+            member = _member(tools.rules, hidden, census, user, now)
             if member.grants and user not in team:
                 lost[user] = member
         await tools.store.remember_members(lost)
@@ -131,13 +132,13 @@ async def _members(
 
 
 def _member(
-    rooms: Sequence[Room], hidden: Mapping[str, Hidden], census: Census, user: str, now: datetime
+    rules: Rules, hidden: Mapping[str, Hidden], census: Census, user: str, now: datetime
 ) -> Member:
     """Return what can be told of a member from Whop alone."""
     rows = census.memberships[user]
     member = Member(salt=int(now.timestamp()))  # Whop repeats its answers to keys of before
-    for room in rooms:
-        grant = found_grant(room, hidden, rows)
+    for room in (room for room in rules.rooms if room.cohort):
+        grant = found_grant(room, hidden, rows, rules.account)
         if grant:
             member.grants[room.key] = grant
     member.seen = {m.id: Seen.of(m) for m in rows}

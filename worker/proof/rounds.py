@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 
 from worker.channels import differences
 from worker.memory.places import Place
-from worker.policy.differences import Cure, Difference, Hidden, Kind
+from worker.policy.access import Hidden
+from worker.policy.differences import Cure, Difference, Kind
 from worker.policy.phases import Phase
 from worker.policy.rooms import Room, instance, split
 from worker.policy.schedule import phase_at

@@ -29,6 +29,13 @@ class Buy(msgspec.Struct):
     plan_id: str | None = None
 
 
+class Join(msgspec.Struct):
+    """Follow a plan's link as a user, who is made when nobody has the name."""
+
+    plan_id: str
+    user: str
+
+
 class Cancel(msgspec.Struct):
     """Cancel a membership as its holder."""
 
@@ -105,6 +112,7 @@ class Control:
         """Return the routes."""
         return [
             _route("POST", "/sandbox/buy", Buy, self._buy),
+            _route("POST", "/sandbox/join", Join, self._join),
             _route("POST", "/sandbox/cancel", Cancel, self._cancel),
             _route("POST", "/sandbox/refund", Refund, self._refund),
             _route("POST", "/sandbox/dispute", OpenDispute, self._dispute),
@@ -130,6 +138,11 @@ class Control:
 
     def _buy(self, wanted: Buy) -> dict[str, Any]:
         held = self._whop.memberships.buy(wanted.product_id, wanted.user, plan_id=wanted.plan_id)
+        return self._sold(held)
+
+    def _join(self, wanted: Join) -> dict[str, Any]:
+        plan = self._whop.catalog.plan(wanted.plan_id)
+        held = self._whop.memberships.buy(plan.product_id, wanted.user, plan_id=plan.id)
         return self._sold(held)
 
     def _cancel(self, wanted: Cancel) -> dict[str, Any]:

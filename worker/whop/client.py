@@ -15,6 +15,7 @@ import structlog
 
 from webhooks.events import reference
 from worker.whop.errors import UnexpectedShape
+from worker.whop.permissions import TO_CUSTOMERS
 from worker.whop.quota import Quota, Rank
 from worker.whop.transport import PAGE, Listener, Transport, rows
 from worker.whop.types import (
@@ -28,6 +29,7 @@ from worker.whop.types import (
     Product,
     Row,
     Webhook,
+    required,
 )
 
 T = TypeVar("T")
@@ -133,9 +135,11 @@ class Whop:
         rows = [row async for row in self._wire.pages("members", query)]
         return frozenset(user for row in rows if (user := reference(row, "user")))
 
-    async def create_membership(self, *, plan: str, user: str, key: str) -> Membership:
-        """Give a user a membership on a free plan."""
-        body = {"plan_id": plan, "user_id": user}
+    async def create_membership(
+        self, *, plan: str, user: str, key: str, metadata: Mapping[str, str]
+    ) -> Membership:
+        """Give a user a membership on a free plan. Whether Whop takes its metadata is unknown."""
+        body = {"plan_id": plan, "user_id": user, "metadata": metadata}
         answer = await self._wire.post(
             "memberships", body, key=key, date=CREATE_MEMBERSHIP_DATE, tries=1
         )
@@ -145,6 +149,13 @@ class Whop:
         """Invite a user to a free plan: Whop writes to them, and they must accept."""
         await self._wire.post(
             "memberships/invite", {"plan_id": plan, "user_id": user}, key=key, tries=1
+        )
+
+    async def mark(self, membership: str, metadata: Mapping[str, str]) -> Membership:
+        """Write metadata on a membership; what it has already stays."""
+        body = {"metadata": metadata}
+        return Membership.read(
+            await self._wire.call("PATCH", "memberships/{}", membership, body=body)
         )
 
     async def cancel(self, membership: str, *, key: str) -> Membership:
@@ -275,6 +286,18 @@ class Whop:
         """Write a message (Markdown) into a channel."""
         body = {"channel_id": channel, "content": content}
         return Message.read(await self._wire.post("messages", body, key=key, tries=1))
+
+    async def support_chat(self, user: str, *, key: str) -> str:
+        """Return the id of the support chat with a customer, which is opened if there is none."""
+        body = {"account_id": self._account, "user_id": user}
+        answer = await self._wire.post("support_channels", body, key=key, tries=1)
+        return required(answer, "id")
+
+    async def write_to_customer(self, chat: str, content: str, *, key: str) -> Message:
+        """Write a message (Markdown) into a support chat; Whop may know no repetition of it."""
+        body = {"channel_id": chat, "content": content}
+        answer = await self._wire.post("messages", body, key=key, tries=1, needs=TO_CUSTOMERS)
+        return Message.read(answer)
 
     async def pin_message(self, id_: str, *, pinned: bool) -> None:
         """Pin a message, or pin it no more."""

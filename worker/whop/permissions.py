@@ -8,6 +8,7 @@ NEEDS: Final = {
     "POST /memberships": "membership:create, member:email:read, member:basic:read",
     "POST /memberships/invite": "membership:create",
     "POST /memberships/{id}/cancel": "membership:cancel",
+    "PATCH /memberships/{id}": "membership:update",
     "GET /members": "member:basic:read",
     "GET /payments": "payment:basic:read",
     "GET /payments/{id}": "payment:basic:read",
@@ -26,9 +27,16 @@ NEEDS: Final = {
     "GET /messages": "chat:read",
     "POST /messages": "chat:message:create",
     "PATCH /messages/{id}": "chat:message:create",
+    "POST /support_channels": "support_chat:create",
     "GET /webhooks": "developer:manage_webhook",
     "GET /webhooks/{id}": "developer:manage_webhook",
     "PATCH /webhooks/{id}": "developer:manage_webhook",
     "GET /webhooks/{id}/deliveries": "developer:manage_webhook",
 }
 """The permissions that Whop documents for each call; what is not here has none documented."""
+
+TO_CUSTOMERS: Final = "support_chat:message:create"
+"""What POST /messages needs where the channel is a support chat."""
+
+WELCOME: Final = frozenset({"support_chat:create", TO_CUSTOMERS, "membership:update"})
+"""Permissions without which all goes on, and less comfortably."""

@@ -134,8 +134,10 @@ class Transport:
         date: str = API_DATE,
         tries: int = TRIES,
         rank: Rank = Rank.OTHER,
+        needs: str = "",
     ) -> Row:
-        """Call Whop; `path` has `{}` where the id goes.
+        """Call Whop; `path` has `{}` where the id goes, and `needs` are other permissions than
+        those of the operation as a whole.
 
         Raises:
             Unavailable, Rejected: as `worker.whop.errors` tells them apart.
@@ -153,7 +155,7 @@ class Transport:
         for attempt in range(tries):
             await self._turn(operation, rank)
             try:
-                answer = await self._once(operation, request)
+                answer = await self._once(operation, request, needs or NEEDS.get(operation, ""))
             except WhopError as error:
                 self._tell(answered=isinstance(error, Rejected | Limited))
                 if not isinstance(error, Unavailable):
@@ -177,7 +179,7 @@ class Transport:
         if self._listener:
             self._listener.called(answered=answered)
 
-    async def _once(self, operation: str, request: httpx.Request) -> Row:
+    async def _once(self, operation: str, request: httpx.Request, needs: str) -> Row:
         try:
             response = await self._http.send(request)
         except httpx.HTTPError as error:
@@ -194,18 +196,17 @@ class Transport:
         message = f"{response.status_code} {message}"
         if response.status_code == UNKNOWN_KEY:
             message += " (the API key is not valid: it comes from WHOP_API_KEY)"
-        if response.status_code == NOT_ALLOWED and operation in NEEDS:
-            refusal, about = await self._why_not_allowed(operation)
+        if response.status_code == NOT_ALLOWED and needs:
+            refusal, about = await self._why_not_allowed(needs)
             message += about
         raise refusal(operation, message, response.status_code)
 
-    async def _why_not_allowed(self, operation: str) -> tuple[type[Rejected], str]:
+    async def _why_not_allowed(self, needs: str) -> tuple[type[Rejected], str]:
         """Find out whether the key lacks a permission, or the account may not use the endpoint."""
-        needs = NEEDS[operation].split(", ")
         try:
-            lacking = await self._lacks(needs) if self._lacks else []
+            lacking = await self._lacks(needs.split(", ")) if self._lacks else []
         except WhopError:
-            return Forbidden, f" (it needs {NEEDS[operation]}; Whop does not say what the key has)"
+            return Forbidden, f" (it needs {needs}; Whop does not say what the key has)"
         if lacking:
             return Forbidden, f" (the key lacks {', '.join(lacking)})"
         return NotAvailable, " (the key lacks nothing: Whop does not let the account use this)"

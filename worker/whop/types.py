@@ -127,13 +127,15 @@ class Product:
 class Plan:
     """A plan of a product (Whop's newer word is variant; the ids are the same).
 
-    `stock` is what is left of it; None where it is unlimited or not told.
+    `stock` is what is left of it; None where it is unlimited or not told. `link` is where it is
+    bought (Whop: `purchase_url`).
     """
 
     id: str
     free: bool
     stock: int | None = None
     created_at: datetime | None = None
+    link: str | None = None
 
     @classmethod
     def read(cls, data: Mapping[str, Any]) -> "Plan":
@@ -142,7 +144,8 @@ class Plan:
         left = None if data.get("unlimited_stock") else data.get("stock")
         stock = left if isinstance(left, int) else None
         free = not any(_amount(data, price) for price in prices)
-        return cls(required(data, "id"), free, stock, moment(text(data, "created_at")))
+        made, link = moment(text(data, "created_at")), text(data, "purchase_url")
+        return cls(required(data, "id"), free, stock, made, link)
 
 
 @dataclass(frozen=True, slots=True)
