@@ -131,6 +131,12 @@ CALLS: dict[str, tuple[Call, Call]] = {
             account_id=ACCOUNT, product_ids=["prod_a", "prod_b"], first=100
         ),
     ),
+    "memberships_since": (
+        lambda us: us.memberships_since(datetime(2026, 3, 1, tzinfo=UTC)),
+        lambda sdk: sdk.memberships.list(
+            account_id=ACCOUNT, created_after="2026-03-01T00:00:00+00:00", first=100
+        ),
+    ),
     "membership": (
         lambda us: us.membership("mem_a"),
         lambda sdk: sdk.memberships.retrieve("mem_a"),

@@ -30,6 +30,7 @@ from worker.policy.marks import is_marked, mark
 from worker.policy.news import Seen
 from worker.policy.rooms import Room, calendar_cohort, instance, split
 from worker.policy.ways import Way
+from worker.proof.recall import recall
 from worker.provision import ready_place
 from worker.tools import Tools
 from worker.whop.answers import last
@@ -167,6 +168,7 @@ async def _cohort(tools: Tools, room: Room, user: str, bought: datetime) -> str:
     if room.cohort is None:
         raise AssertionError("only cohort rooms are granted")
     dated = calendar_cohort(room.cohort, bought, room.schedule.zone)
+    await recall(tools)  # where Redis may not know all, no seat is given yet
     return await tools.store.seat(room.key, user, cohort=dated, seats=room.cohort.seats)
 
 

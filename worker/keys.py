@@ -54,6 +54,8 @@ KINDS: Final = (
     Kind("granted:{instance}", "an entry for each member of a cohort"),
     Kind("offered:{instance}", "an entry for each member who has a link and has not come"),
     Kind("unmarked", "an entry for each grant that bears no mark of ours on Whop yet"),
+    Kind("written", "one number"),
+    Kind("granted_at", "one instant"),
     Kind("grant_ways", "an entry for each way of giving a seat that Whop refuses"),
     Kind("sold:{room}", "an entry for each owner of a ticket"),
     Kind("stock:{room}", "one for each room whose plan's stock is set"),

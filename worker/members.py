@@ -31,7 +31,7 @@ from worker.policy.marks import is_marked
 from worker.policy.news import is_news
 from worker.policy.rooms import Room, instance
 from worker.policy.ways import Refusals, Way
-from worker.proof.recall import recall
+from worker.proof.recall import RECALLED, notice, recall
 from worker.reasons import FIRST_PURCHASE, TRANSFERRED, VERIFY
 from worker.rooms import with_dates
 from worker.subjects import TOOK, Claim, milliseconds
@@ -49,13 +49,13 @@ async def member(tools: Tools, claim: Claim, user: str) -> datetime | None:
     A room, or a payment, that cannot be dealt with does not hold up the others.
     """
     known = await tools.store.member(user)
-    if not known.rules and await recall(tools):
+    if (await notice(tools) or not known.rules) and await recall(tools):
         known = await tools.store.member(user)
     now = tools.clock()
     if not _worth_a_look(tools, claim, known, now):
         log.info("member.unchanged")
         return known.look_again
-    unknown = known.looked is None
+    unknown = known.looked is None or RECALLED in claim.reasons
     observed = await observe(tools, user, known, claim.deliveries)
     known.rules, known.looked = tools.rules.mark, now
     errors = await _look_at_payments(tools, claim, user, known)

@@ -5,7 +5,7 @@ from typing import Any
 import structlog
 
 from webhooks.durability import WANTED, Unknowable, shortcomings
-from worker.proof.recall import recall
+from worker.proof.recall import compare, recall
 from worker.tools import Tools
 from worker.whop.errors import WhopError
 
@@ -28,8 +28,9 @@ async def look_round(tools: Tools, redis: Any) -> None:
 
 
 async def know_ours(tools: Tools) -> None:
-    """Learn from Whop what is ours, if Redis is new or was emptied; or the first buyer asks."""
+    """Learn from Whop what is ours, if Redis is new, emptied or an older copy."""
     try:
+        await compare(tools)
         await recall(tools)
     except WhopError as error:
         log.warning(

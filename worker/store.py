@@ -4,6 +4,7 @@ All of it is JSON under `usher:{account}:`. The parts, each with its keys, types
 
     worker.memory.members   members, and who is in by a grant
     worker.memory.seats     seats of cohorts, tickets of events
+    worker.memory.watermark how far it has come, so that an older copy is known for one
     worker.memory.ways      how seats can be given, and who was offered one
     worker.memory.places    the rooms as they exist on Whop
     worker.memory.channels  their settings, holds and messages

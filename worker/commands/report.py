@@ -63,6 +63,7 @@ class Line:
     next_settings: dict[str, Any] | None
     element: str | None
     brake: dict[str, Any] | None = None
+    cohort_seats: int | None = None
     way: str | None = None
     waiting: list[str] = field(default_factory=list)
 
@@ -137,7 +138,9 @@ async def _lines(
             busy = await _busy(room, place, chatter)
             line = replace(line, busy=busy, brake=structs.asdict(on) if on else None)
             way = ways.why_in_use(room.grant, refused, now) if room.cohort else None
-            lines.append(replace(line, way=way, waiting=offered.get(key, [])))
+            seats = room.cohort.seats if room.cohort else None
+            waiting = offered.get(key, [])
+            lines.append(replace(line, way=way, waiting=waiting, cohort_seats=seats or None))
     order = {room.key: n for n, room in enumerate(rules.rooms)}
     return sorted(lines, key=lambda line: (order[line.room], _natural(line.cohort)))
 
@@ -234,6 +237,10 @@ def _print(lines: list[Line], rules: Rules) -> None:
 def _facts(line: Line, zone: ZoneInfo) -> list[tuple[str, str]]:
     bought = ", ".join(line.products)
     granted = "by purchase" if line.members_granted is None else f"{line.members_granted} granted"
+    if line.cohort_seats and line.members_granted is not None:
+        over = line.members_granted - line.cohort_seats
+        more = f": {over} more than there are seats, see `usher verify`" if over > 0 else ""
+        granted += f" of {counted(line.cohort_seats, 'seat')}{more}"
     nothing = "the chat gets faster when it is quiet" if line.busy else "nothing changes by itself"
     facts = [
         ("opened by", bought),

@@ -55,6 +55,7 @@ SAID: Final = {
     Kind.KEPT: "keeps a seat of no use",
     Kind.SEATS_LOST: "seats are not counted",
     Kind.OVERSOLD: "more tickets than seats",
+    Kind.OVERFULL: "more members than seats",
     Kind.TICKET: "ticket counted wrongly",
     Kind.ROOM_UNRECORDED: "exists, and Usher forgot it",
     Kind.ROOM_MISSING: "should exist, and does not",

@@ -12,7 +12,7 @@ from typing import Any, Final, cast
 import msgspec
 from redis.asyncio import Redis
 
-from worker.memory.shelf import Shelf
+from worker.memory.watermark import Watermark
 from worker.policy.access import Facts, Grant
 from worker.policy.evidence import Unshown
 from worker.policy.news import Seen
@@ -58,6 +58,11 @@ class Member(msgspec.Struct):
     unshown: dict[str, Unshown] = msgspec.field(default_factory=dict)
     braked: list[str] = msgspec.field(default_factory=list)
 
+    @property
+    def last_grant(self) -> datetime | None:
+        """When the last of the grants was set out to be given."""
+        return max((grant.since for grant in self.grants.values()), default=None)
+
     def facts(self, *, team: bool, open_again: bool = False) -> Facts:
         """Return what policy needs to know besides the memberships."""
         return Facts(
@@ -73,7 +78,7 @@ class Member(msgspec.Struct):
 _MEMBER: Final = msgspec.json.Decoder(Member)
 
 
-class Members(Shelf):
+class Members(Watermark):
     """Who is known, and who is in which room by a grant."""
 
     def __init__(self, redis: Redis, prefix: str) -> None:
@@ -82,7 +87,11 @@ class Members(Shelf):
 
     async def member(self, user: str) -> Member:
         """Return what is known of a member; a new one where nothing is."""
-        return await self._read(f"member:{user}", Member) or Member()
+        row, written = await self._redis.mget(
+            f"{self._prefix}member:{user}", f"{self._prefix}written"
+        )
+        self.saw(written)
+        return _MEMBER.decode(row) if row else Member()
 
     async def members(self, users: Sequence[str]) -> dict[str, Member]:
         """Return what is known of some members; those of whom nothing is are left out."""
@@ -101,6 +110,7 @@ class Members(Shelf):
             pipe.set(f"{self._prefix}member:{user}", msgspec.json.encode(member))
             pipe.sadd(f"{self._prefix}granted:{instance}", user)
             pipe.srem(f"{self._prefix}offered:{instance}", user)
+            self._advance(pipe, member.last_grant)
             await pipe.execute()
 
     async def offered(self, user: str, member: Member, instance: str) -> None:
@@ -108,6 +118,7 @@ class Members(Shelf):
         async with self._redis.pipeline() as pipe:
             pipe.set(f"{self._prefix}member:{user}", msgspec.json.encode(member))
             pipe.sadd(f"{self._prefix}offered:{instance}", user)
+            self._advance(pipe, member.last_grant)
             await pipe.execute()
 
     async def taken(self, user: str, member: Member, instance: str) -> None:

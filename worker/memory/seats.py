@@ -27,6 +27,7 @@ if cohort == '' then
 end
 redis.call('HSET', KEYS[1], ARGV[1], cohort)
 redis.call('HINCRBY', KEYS[2], cohort, 1)
+redis.call('INCR', KEYS[3])
 return cohort
 """
 """Lua: a member's cohort, once and for all. In one script, so that no two take the last seat."""
@@ -85,7 +86,7 @@ class Seats(Shelf):
 
     async def seat(self, room: str, user: str, *, cohort: str | None, seats: int) -> str:
         """Return a member's cohort: the one they have, or else `cohort`, or the next seat's."""
-        keys = [f"{self._prefix}seats:{room}", f"{self._prefix}filled:{room}"]
+        keys = [f"{self._prefix}{name}" for name in (f"seats:{room}", f"filled:{room}", "written")]
         answer: bytes = await self._seat(keys=keys, args=[user, cohort or "", seats])
         return answer.decode()
 

@@ -54,6 +54,7 @@ class Kind(StrEnum):
     NOT_OURS = "grant.not_ours"
     SEATS_LOST = "seats.lost"
     OVERSOLD = "seats.oversold"
+    OVERFULL = "cohort.overfull"
     TICKET = "ticket.miscounted"
     ROOM_UNRECORDED = "room.unrecorded"
     ROOM_MISSING = "room.missing"

@@ -160,7 +160,7 @@ class _Members:
             found += await self._some(users[n : n + BATCH])
         if not only:
             found += await self._seats(seats, found)
-            found += self._oversold()
+            found += self._oversold() + self._overfull(seats)
         return found
 
     async def _buyers(self) -> dict[str, set[str]]:
@@ -256,6 +256,27 @@ class _Members:
                         Difference(Kind.SEATS_LOST, f"room:{key}", why, key, cure=Cure.RECALL)
                     )
         return lost
+
+    def _overfull(self, seats: Mapping[str, Mapping[str, str]]) -> list[Difference]:
+        """Return the cohorts in which more people have a seat, or are, than it has."""
+        inside = {(one.room, one.cohort): set[str]() for one in self.hidden.values()}
+        for user, rows in self.census.memberships.items():
+            for row in rows:
+                place = self.hidden.get(row.product or "")
+                if place and place.plan == row.plan and row.status in GIVING:
+                    inside[place.room, place.cohort].add(user)
+        found = []
+        for room in self.divided:
+            size = room.cohort.seats if room.cohort else 0
+            given = Counter(seats[room.key].values())
+            for cohort in sorted(given.keys() | {c for key, c in inside if key == room.key}):
+                many = max(given[cohort], len(inside.get((room.key, cohort), ())))
+                if size and many > size:
+                    key = f"{room.key}/{cohort}"
+                    why = f"{many} have a seat of {size}; `usher explain` says why each of them"
+                    subject = f"room:{key}"
+                    found.append(Difference(Kind.OVERFULL, subject, why, key, cure=Cure.PERSON))
+        return found
 
     def _oversold(self) -> list[Difference]:
         return [

@@ -7,7 +7,7 @@ seat too many. Doing it again changes nothing.
 
 import itertools
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 import structlog
@@ -15,7 +15,7 @@ import structlog
 from worker.doubts import note_payment
 from worker.memory.members import Member
 from worker.memory.places import Place
-from worker.policy.access import PAST_DUE, Hidden, decide
+from worker.policy.access import GIVING, PAST_DUE, Hidden, decide
 from worker.policy.differences import found_grant
 from worker.policy.news import Seen
 from worker.policy.rooms import Room, split, title
@@ -25,6 +25,7 @@ from worker.rules import Rules
 from worker.sight import MEMBERS
 from worker.subjects import milliseconds
 from worker.tools import Tools
+from worker.whop.types import Membership
 
 log = structlog.get_logger()
 
@@ -32,6 +33,60 @@ RECALLED: Final = "recalled"
 """Why a subject is due that was read back from Whop."""
 
 BATCH: Final = 500
+SLACK: Final = timedelta(minutes=10)
+"""How far Whop's clock and ours may be apart, and an answer late."""
+
+
+async def notice(tools: Tools) -> bool:
+    """Notice, while at work, that Redis was put back to an older copy; then all is in doubt."""
+    if not await tools.store.put_back():
+        return False
+    await _doubt_all(tools, "it knows fewer grants than it did")
+    return True
+
+
+async def compare(tools: Tools) -> None:
+    """Notice, at a worker's start, that Whop shows grants of which Redis knows nothing.
+
+    Redis may have been put back to an older copy while nobody was at work. Looked at is what was
+    made on Whop since the last grant that is known.
+
+    Raises:
+        Unavailable, Rejected: Whop did not tell.
+    """
+    since = await tools.store.granted_at()
+    if since is None or await _unknown(tools):
+        return
+    sold = {product for room in tools.rules.rooms for product in room.products}
+    made: dict[str, list[Membership]] = {}
+    async for one in tools.whop.memberships_since(since - SLACK):
+        if one.user and one.product not in sold and one.status in GIVING:
+            made.setdefault(one.user, []).append(one)
+    known = await tools.store.members(list(made))
+    strange = {
+        one.product or ""
+        for user, rows in made.items()
+        for one in rows
+        if one.id not in (known[user].seen if user in known else ())
+    }
+    if strange and await _ours(tools, strange):
+        await _doubt_all(tools, "Whop shows grants that it does not know")
+
+
+async def _ours(tools: Tools, products: set[str]) -> bool:
+    """Say whether one of these products was made for a cohort of ours."""
+    if await tools.store.hidden(sorted(products)):
+        return True
+    return any(product in products for product, _ in await cohorts(tools, tools.rules.rooms))
+
+
+async def _doubt_all(tools: Tools, why: str) -> None:
+    await tools.store.doubt([room.key for room in tools.rules.rooms])
+    log.warning(
+        "redis.put_back",
+        why=f"Redis is an older copy of itself: {why}",
+        next="what is on Whop is read back before anybody is given a seat",
+    )
 
 
 async def recall(tools: Tools) -> bool:
@@ -121,11 +176,13 @@ async def _members(
             member = _member(tools.rules, hidden, census, user, now)
             if member.grants and user not in team:
                 lost[user] = member
+        known = await tools.store.members(list(lost))
         await tools.store.remember_members(lost)
         total += len(lost)
         for user, member in lost.items():
             decision = decide(rooms, census.memberships[user], member.facts(team=False), now)
-            at = now if decision.actions else decision.look_again
+            forgot = user in known and member.grants.keys() - known[user].grants.keys()
+            at = now if decision.actions or forgot else decision.look_again
             if at:
                 await tools.inbox.mark(f"member:{user}", RECALLED, milliseconds(at))
     return total

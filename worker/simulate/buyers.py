@@ -2,6 +2,7 @@
 
 import contextlib
 import random
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
@@ -24,6 +25,7 @@ LAPSE: Final = (0.2, 9.0)
 """Days for which a failed renewal may last: shorter and longer than a room's grace."""
 
 INVITED: Final = timedelta(hours=6)
+LINK: Final = re.compile(r"plan_\w+")
 
 
 class Buyers:
@@ -57,7 +59,7 @@ class Buyers:
                 (5, self._returns),
             ),
         }
-        if any(room.grant == "invite" for room in rules.rooms):
+        if any(room.grant in {"invite", "link"} for room in rules.rooms):
             self._later(0.0, self._read_invitations)
 
     def arrive(self, start: datetime, buyers: int) -> None:
@@ -176,13 +178,27 @@ class Buyers:
     # --- invitations
 
     def _read_invitations(self) -> None:
-        """Read the mail: most invitations are accepted within a day, some never."""
+        """Read the mail: most invitations are accepted, and links followed, within a day."""
         for invitation in self._whop.tables.invitations.values():
             if invitation.id not in self._answered:
                 self._answered.add(invitation.id)
                 if self._rng.random() < 0.9:  # noqa: PLR2004 - most
                     self._later(self._days(0.01, 1), self._accept(invitation))
+        for chat in self._whop.tables.support_channels.values():
+            for said in self._whop.rooms.said_in(chat.id):
+                plan = LINK.search(said.content)
+                if plan and said.id not in self._answered:
+                    self._answered.add(said.id)
+                    if self._rng.random() < 0.9:  # noqa: PLR2004 - most
+                        self._later(self._days(0.01, 0.9), self._follow(plan[0], chat.user_id))
         self._agenda.at(self._whop.now() + INVITED, self._read_invitations)
+
+    def _follow(self, plan: str, user: str) -> Act:
+        def follow() -> None:
+            product = self._whop.catalog.plan(plan).product_id
+            self._whop.memberships.buy(product, user, plan_id=plan)
+
+        return follow
 
     def _accept(self, invitation: Invitation) -> Act:
         def accept() -> None:

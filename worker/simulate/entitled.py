@@ -36,7 +36,7 @@ class Entitled:
         held = self._whop.index.by_user[user]
         each = [self._opens(one, room, now) for one in held if one.product_id in room.products]
         if True in each:
-            return None if room.grant == "invite" and self._invited(user) else True
+            return None if self._invited(user) else True
         return None if None in each else False
 
     def _opens(self, held: Membership, room: Room, now: datetime) -> bool | None:
@@ -63,8 +63,11 @@ class Entitled:
         return None if known > since and now < known + grace else False
 
     def _invited(self, user: str) -> bool:
-        """Say whether an invitation waits for the member's own word."""
-        invitations = self._whop.tables.invitations.values()
+        """Say whether an invitation, or a link, waits for the member's own word."""
+        tables = self._whop.tables
+        if any(one.user_id == user for one in tables.support_channels.values()):
+            return True
+        invitations = tables.invitations.values()
         return any(one.user_id == user and one.accepted_at is None for one in invitations)
 
     def buyer(self, record: Record) -> str | None:

@@ -111,6 +111,12 @@ class Whop:
         async for one in self._readable(Membership.read, "memberships", query, most=LONG):
             yield one
 
+    async def memberships_since(self, at: datetime) -> AsyncIterator[Membership]:
+        """Yield the account's memberships that were made since an instant, the newest first."""
+        query = {"account_id": self._account, "created_after": at.isoformat()}
+        async for one in self._readable(Membership.read, "memberships", query, most=LONG):
+            yield one
+
     async def membership(self, id_: str) -> Membership:
         """Return one membership."""
         return Membership.read(await self._wire.get("memberships/{}", id_))
