@@ -641,7 +641,8 @@ def test_a_plan_of_nothing_says_so(capfdbinary):
 
 def test_the_json_is_a_stable_document(capfdbinary):
     found = msgspec.json.decode(shown(capfdbinary, as_json=True, room="lounge"))
-    assert list(found) == ["from", "until", "entries", "conflicts", "clock_changes", "calls"]
+    keys = ["from", "until", "entries", "conflicts", "clock_changes", "calls", "money_back"]
+    assert list(found) == keys
     assert (found["from"], found["until"]) == ("2026-03-02T05:00:00Z", "2026-03-16T05:00:00Z")
     assert found["entries"][0] == {
         "at": "2026-03-08T03:00:00Z",
@@ -680,7 +681,7 @@ def test_the_json_is_a_stable_document(capfdbinary):
 def test_conflicts_in_json_have_their_instants():
     twice = (weekly("2026-06-02T18:00", None), weekly("2026-06-02T18:30", None))
     found = fortnight(room(zone=UTC_ZONE, occurrences=twice))
-    (conflict,) = msgspec.to_builtins(command.document(found)["conflicts"])
+    (conflict,) = msgspec.to_builtins(command.document(found, ())["conflicts"])
     assert conflict["kind"] == "overlap"
     assert list(conflict["at"]) == ["2026-06-02T18:30:00Z", "2026-06-02T19:00:00Z"]
 

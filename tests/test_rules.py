@@ -228,7 +228,10 @@ def test_a_value_is_shown_as_toml_has_it(value, shown):
         (HEAD + "rooms = 3", "rooms: expected at least one table"),
         (HEAD + "[rooms]\nlounge = 3", "rooms.lounge: expected a table, got 3"),
         (room('grace = "3d"'), "rooms.r.grace: is for rooms with a cohort"),
-        (room('on_refund = "revoke"'), "rooms.r.on_refund: is for rooms with a cohort"),
+        (
+            room('on_refund = "revoke"'),
+            "rooms.r.on_refund: is for the seats of rooms with a cohort",
+        ),
         (room('opens = "3m"'), "rooms.r.opens: is for event rooms"),
         (room("[rooms.r.open]\nban_urls = true"), "rooms.r.open: is for event rooms"),
         (room("open = 3"), "rooms.r.open: expected a table of settings, got 3"),
@@ -805,13 +808,21 @@ def test_a_calendar_makes_an_event_room_too():
 COHORT = "a cohort room makes its own rooms, and its seats are those of `cohort`"
 
 
-@pytest.mark.parametrize("grant", ["grant", "grace", "on_refund", "on_dispute"])
-def test_a_key_of_grants_is_a_mistake_without_a_cohort(grant):
-    value = {"grant": "invite", "grace": "1d"}.get(grant, "keep")
+@pytest.mark.parametrize(("grant", "value"), [("grant", "invite"), ("grace", "1d")])
+def test_a_key_of_grants_is_a_mistake_without_a_cohort(grant, value):
     why = "is for rooms with a cohort; here the purchase itself opens the room"
     assert mistakes(room(f'{grant} = "{value}"')) == [f"rooms.r.{grant}: {why}"]
     text = room(f'{grant} = "{value}"\ncohort = {{ by = "month" }}')
     rules.parse(text.replace('"R"', '"R {cohort}"'))
+
+
+@pytest.mark.parametrize("key", ["on_refund", "on_dispute"])
+def test_without_a_cohort_there_is_no_seat_that_a_refund_could_end_or_leave(key):
+    for word in ("revoke", "keep"):
+        why = 'is for the seats of rooms with a cohort; here only "cancel" can be said'
+        assert mistakes(room(f'{key} = "{word}"')) == [f"rooms.r.{key}: {why}"]
+    (found,) = rules.parse(room(f'{key} = "cancel"')).rooms
+    assert getattr(found, key) == "cancel"
 
 
 def test_a_cohort_room_has_no_rooms_of_occurrences_and_no_seats_besides_its_cohorts():

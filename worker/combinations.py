@@ -33,8 +33,6 @@ GRANTS_ONLY: Final = {
     "grant",
     "grace",
     "link_message",
-    "on_dispute",
-    "on_refund",
     "remind",
     "strangers",
 }
@@ -207,6 +205,10 @@ def together(data: Mapping[str, Any], phases: Iterable[str], where: str, wrong: 
         for key in sorted(data.keys() & GRANTS_ONLY):
             why = "is for rooms with a cohort; here the purchase itself opens the room"
             wrong(f"{where}.{key}", why)
+        for key in ("on_refund", "on_dispute"):
+            if data.get(key) in ("revoke", "keep"):
+                why = 'is for the seats of rooms with a cohort; here only "cancel" can be said'
+                wrong(f"{where}.{key}", why)
     if data.get("occurrences") == [] and "calendar" not in data:
         why = "without a date the room is always open: add one, or leave this out"
         wrong(f"{where}.occurrences", why)

@@ -1,22 +1,11 @@
 """Payments in doubt: refunded or disputed ones, by the membership that they paid for."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Final
 
 from worker.memory.members import Member
+from worker.policy.refunds import BACK, EARLY, IN_DISPUTE
 from worker.whop.types import Payment
-
-MONEY_BACK: Final = frozenset({"refunded", "auto_refunded"})
-"""Substatuses of a payment that was paid back whole (Whop: Payment.substatus)."""
-
-IN_DISPUTE: Final = frozenset(
-    {"open_dispute", "dispute_needs_response", "dispute_under_review", "dispute_lost"}
-)
-"""Substatuses of a payment that is disputed or lost. An inquiry (`dispute_warning...`) moves no
-money, and a dispute that was won is over."""
-
-EARLY: Final = timedelta(days=2)
-"""How long before a period its payment may be made."""
 
 LONG_AGO: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -30,7 +19,7 @@ def note_payment(known: Member, payment: Payment) -> None:
     bought = [id_ for id_, seen in known.seen.items() if seen.product == payment.product]
     at = payment.created_at or LONG_AGO
     for id_ in [payment.membership] if payment.membership else bought:
-        for among, doubts in ((MONEY_BACK, known.refunded), (IN_DISPUTE, known.disputed)):
+        for among, doubts in ((BACK, known.refunded), (IN_DISPUTE, known.disputed)):
             mine = doubts.pop(id_, {})
             mine.pop(payment.id, None)
             if payment.substatus in among and at >= _running_since(known, id_):

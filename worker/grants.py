@@ -190,7 +190,7 @@ async def _remove(tools: Tools, user: str, known: Member, remove: Remove) -> Ste
         ended = await tools.whop.cancel(remove.membership, key=idempotency)
         known.seen[ended.id] = Seen.of(ended)
     except (Conflict, Missing) as refusal:
-        await _shown_ended(tools, user, known, remove.membership, refusal)
+        await shown_ended(tools, user, known, remove.membership, refusal)
     waiting = await _who_waits(tools, remove.room)
     log.warning(
         "stranger.removed",
@@ -244,7 +244,7 @@ async def _take(tools: Tools, user: str, known: Member, take: Take) -> Step:
         known.seen[ended.id] = Seen.of(ended)
         proven = ended.status in ENDED
     except (Conflict, Missing) as refusal:
-        proven = await _shown_ended(tools, user, known, take.membership, refusal)
+        proven = await shown_ended(tools, user, known, take.membership, refusal)
     answer = last()
     known.grants[take.room.key] = replace(
         grant, membership=take.membership, taken=True, unproven=not proven
@@ -269,7 +269,7 @@ async def _left(tools: Tools, user: str, known: Member, left: Left) -> Step:
     return Step(tools.clock(), "member.left", room=key, id=left.membership)
 
 
-async def _shown_ended(tools: Tools, user: str, known: Member, id_: str, refusal: Rejected) -> bool:
+async def shown_ended(tools: Tools, user: str, known: Member, id_: str, refusal: Rejected) -> bool:
     """Say whether Whop shows that a membership has ended which it would not end.
 
     A refusal proves nothing, and that there is no such membership does not either. False where

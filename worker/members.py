@@ -10,7 +10,7 @@ from datetime import datetime
 import structlog
 from msgspec import structs
 
-from worker.doubts import LONG_AGO, note_payment
+from worker.doubts import LONG_AGO
 from worker.grants import apply
 from worker.memory.members import Member
 from worker.memory.trail import Step
@@ -19,6 +19,7 @@ from worker.policy import ways
 from worker.policy.access import (
     ENTITLING,
     GIVING,
+    Action,
     Decision,
     Give,
     Report,
@@ -29,10 +30,12 @@ from worker.policy.access import (
 from worker.policy.differences import found_grant
 from worker.policy.marks import is_marked
 from worker.policy.news import is_news
+from worker.policy.refunds import Cancel
 from worker.policy.rooms import Room, instance
 from worker.policy.ways import Refusals, Way
 from worker.proof.recall import RECALLED, notice, recall
 from worker.reasons import FIRST_PURCHASE, TRANSFERRED, VERIFY
+from worker.refunds import SOON, cancel, look_at_payments
 from worker.rooms import with_dates
 from worker.subjects import TOOK, Claim, milliseconds
 from worker.taking import Look, may_go
@@ -58,7 +61,8 @@ async def member(tools: Tools, claim: Claim, user: str) -> datetime | None:
     unknown = known.looked is None or RECALLED in claim.reasons
     observed = await observe(tools, user, known, claim.deliveries)
     known.rules, known.looked = tools.rules.mark, now
-    errors = await _look_at_payments(tools, claim, user, known)
+    money = await look_at_payments(tools, claim, user, known, observed)
+    errors = money.errors
     team = user in (await tools.store.team() or ())
     await _follow_transfers(tools, user, observed)
 
@@ -78,23 +82,23 @@ async def member(tools: Tools, claim: Claim, user: str) -> datetime | None:
     await _open_on_purchase(tools, observed.rows)
     await _count_seats(tools, user, observed.rows)
     took = claim.taken[:TOOK]
-    steps = [*observed.steps, *(Step(now, r.code, why=r.why) for r in decision.reports)]
+    steps = [
+        *observed.steps,
+        *money.steps,
+        *(Step(now, r.code, why=r.why) for r in decision.reports),
+    ]
     look = Look(user, known, observed, agreed=VERIFY in claim.reasons)
-    actions = await may_go(tools, look, decision.actions)
+    actions = await may_go(tools, look, (*money.cancels, *decision.actions))
     steps += look.steps
-    for action in actions:
-        try:
-            step = await apply(tools, user, known, action)
-            steps += [step] if step else []
-        except WhopError as error:
-            known.salt += isinstance(error, Rejected)
-            errors.append(error)
+    done, failed = await _do(tools, look, actions)
+    steps += done
+    errors += failed
     offered = waits_until(tools.rules.rooms, known.grants, now)
-    instants = (decision.look_again, look.look_again, look_again(known), offered)
+    instants = (decision.look_again, look.look_again, look_again(known), offered, money.look_again)
     known.look_again = min((at for at in instants if at), default=None)
     for report in decision.reports:
         log.warning(report.code, why=report.why)
-    if not (decision.actions or errors):
+    if not (decision.actions or errors or actions):
         log.info("member.in_order", memberships=len(observed.rows))
     known.unfinished = bool(errors)
     await tools.store.save_member(user, known)
@@ -104,6 +108,27 @@ async def member(tools: Tools, claim: Claim, user: str) -> datetime | None:
     )
     _raise_first(errors)
     return known.look_again
+
+
+async def _do(
+    tools: Tools, look: Look, actions: Sequence[Action | Cancel]
+) -> tuple[list[Step], list[WhopError]]:
+    """Do what was decided; returns what the trail says of it, and what failed."""
+    user, known = look.user, look.known
+    steps: list[Step | None] = []
+    errors: list[WhopError] = []
+    for action in actions:
+        try:
+            if isinstance(action, Cancel):
+                steps.append(await cancel(tools, user, known, action))
+                # The seats go with what Whop shows then.
+                look.look_again = tools.clock() + SOON
+            else:
+                steps.append(await apply(tools, user, known, action))
+        except WhopError as error:
+            known.salt += isinstance(error, Rejected)
+            errors.append(error)
+    return [step for step in steps if step], errors
 
 
 async def _refused(tools: Tools, known: Member) -> Refusals | None:
@@ -196,41 +221,6 @@ def _worth_a_look(tools: Tools, claim: Claim, known: Member, now: datetime) -> b
         return True
     doubtful = known.refunded.keys() | known.disputed.keys()
     return any(d.membership in doubtful or is_news(d, known.seen) for d in claim.deliveries)
-
-
-async def _look_at_payments(
-    tools: Tools, claim: Claim, user: str, known: Member
-) -> list[WhopError]:
-    """Read the payments behind refunds and disputes, where a room's rules ask what came of them.
-
-    A verification reads all of the member's: news of them may be lost. Returns what could not be
-    read.
-    """
-    errors: list[WhopError] = []
-    if not any(room.on_refund or room.on_dispute for room in tools.rules.rooms):
-        return errors
-    if VERIFY in claim.reasons:
-        return await _look_at_all_payments(tools, user, known)
-    doubtful = known.refunded.keys() | known.disputed.keys()
-    hints = [
-        d for d in claim.deliveries if d.about in ("refund", "dispute") or d.membership in doubtful
-    ]
-    for id_ in sorted({hint.payment for hint in hints if hint.payment}):
-        try:
-            note_payment(known, await tools.whop.payment(id_))
-        except WhopError as error:
-            errors.append(error)
-    return errors
-
-
-async def _look_at_all_payments(tools: Tools, user: str, known: Member) -> list[WhopError]:
-    try:
-        paid = [payment async for payment in tools.whop.payments(user=user)]
-    except WhopError as error:
-        return [error]
-    for payment in sorted(paid, key=lambda one: one.created_at or LONG_AGO):
-        note_payment(known, payment)
-    return []
 
 
 async def _know_again(

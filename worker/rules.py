@@ -91,8 +91,8 @@ class _RoomTable:
     remind: timedelta | None = None
     strangers: Literal["remove", "report"] | None = None
     grace: timedelta | None = None
-    on_refund: Literal["revoke", "keep"] | None = None
-    on_dispute: Literal["revoke", "keep"] | None = None
+    on_refund: Literal["revoke", "keep", "cancel"] | None = None
+    on_dispute: Literal["revoke", "keep", "cancel"] | None = None
     provision: Literal["ahead", "on_purchase"] = "ahead"
     experience: ExperienceId | None = None
     welcome: str | None = None

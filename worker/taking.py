@@ -16,6 +16,7 @@ from worker.observe import Observed
 from worker.policy.access import Action, Remove, Take
 from worker.policy.brake import Verdict
 from worker.policy.evidence import explained
+from worker.policy.refunds import Cancel
 from worker.tools import Tools
 
 log = structlog.get_logger()
@@ -36,32 +37,43 @@ class Look:
     steps: list[Step] = field(default_factory=list)
 
 
-async def may_go(tools: Tools, look: Look, actions: Iterable[Action]) -> list[Action]:
+Ends = Take | Remove | Cancel
+"""What takes something from somebody."""
+
+
+async def may_go(
+    tools: Tools, look: Look, actions: Iterable[Action | Cancel]
+) -> list[Action | Cancel]:
     """Return what may be done now of what was decided."""
-    going: list[Action] = []
+    going: list[Action | Cancel] = []
     held: list[str] = []
     for action in actions:
-        verdict = await _ask(tools, look, action) if isinstance(action, Take | Remove) else None
+        verdict = await _ask(tools, look, action) if isinstance(action, Ends) else None
         if verdict is None or verdict.go:
             going.append(action)
         else:
             held.append(action.room.key)
             _note(tools, look, action, verdict)
-    await _tell(tools, look, {a.room.key for a in going if isinstance(a, Take | Remove)}, held)
+    await _tell(tools, look, {a.room.key for a in going if isinstance(a, Ends)}, held)
     look.known.braked = held
     return going
 
 
-async def _ask(tools: Tools, look: Look, take: Take | Remove) -> Verdict:
-    room, observed = take.room, look.observed
-    reason = (isinstance(take, Take) or take.ours) and explained(
-        room,
-        observed.rows,
+def _explained(tools: Tools, look: Look, take: Ends) -> bool:
+    if isinstance(take, Cancel):
+        return take.told
+    return (isinstance(take, Take) or take.ours) and explained(
+        take.room,
+        look.observed.rows,
         look.known.facts(team=False),
-        ended=observed.said,
-        moved=observed.lost,
+        ended=look.observed.said,
+        moved=look.observed.lost,
         now=tools.clock(),
     )
+
+
+async def _ask(tools: Tools, look: Look, take: Ends) -> Verdict:
+    room, reason = take.room, _explained(tools, look, take)
     return await tools.brake.may_take(
         room.key,
         look.user,
@@ -72,11 +84,11 @@ async def _ask(tools: Tools, look: Look, take: Take | Remove) -> Verdict:
     )
 
 
-def _note(tools: Tools, look: Look, action: Action, verdict: Verdict) -> None:
+def _note(tools: Tools, look: Look, action: Action | Cancel, verdict: Verdict) -> None:
     """Say once why a take waits, and look again where only time is missing."""
     if verdict.look_again:
         look.look_again = min(look.look_again or verdict.look_again, verdict.look_again)
-    key, why = action.room.key, action.why if isinstance(action, Take | Remove) else ""
+    key, why = action.room.key, action.why if isinstance(action, Ends) else ""
     if key not in look.known.braked:
         log.warning("take.held", room=key, why=why, until=verdict.why)
         look.steps.append(Step(tools.clock(), "take.held", f"{why}; {verdict.why}", key))

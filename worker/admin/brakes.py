@@ -32,7 +32,7 @@ async def show(rules: Rules, redis_url: str, room: str | None) -> list[RoomBrake
     async with opened(rules, redis_url) as evidence:
         brake = Brake(evidence.redis, evidence.prefix, _nobody_asks)
         engaged = await brake.engaged()
-        keys = [room] if room else [one.key for one in rules.rooms if one.cohort]
+        keys = [room] if room else [one.key for one in rules.rooms]
         brakes = [RoomBrake(key, engaged.get(key), await brake.held(key)) for key in keys]
     return [one for one in brakes if room or one.engaged or one.held]
 

@@ -124,6 +124,13 @@ def _unshown(known: Member, now: datetime) -> list[str]:
         seconds = round((one.due - now).total_seconds()) if one.due else None
         again = f"next look in {max(seconds, 0)} s" if seconds is not None else "look there"
         lines.append(f"Whop's list does not show {id_} yet, which {told}; {again}")
+    for id_, one in sorted(known.told.items()):
+        if one.due and one.status is None:
+            seconds = max(round((one.due - now).total_seconds()), 0)
+            lines.append(
+                f"Whop told that the money of {id_} goes back, and {id_} does not show it yet; "
+                f"next look in {seconds} s"
+            )
     return lines
 
 
@@ -229,18 +236,18 @@ def _known(id_: str, seen: Seen) -> Known:
 def _rule(room: Room) -> str:
     """Write what the rules say of who may be in a room."""
     products = " or ".join(room.products)
-    if not room.cohort:
-        return f"whoever has {products} may come in"
-    size = (
-        f"of {counted(room.cohort.seats, 'seat')}" if room.cohort.seats else f"a {room.cohort.by}"
-    )
-    long = room.grace.total_seconds() / 86400
-    days = f"{long:g} {'day' if long == 1 else 'days'} of grace"
     money = [
         f'{name} = "{rule}"'
         for name, rule in (("on_refund", room.on_refund), ("on_dispute", room.on_dispute))
         if rule
     ]
+    if not room.cohort:
+        return ", ".join([f"whoever has {products} may come in", *money])
+    size = (
+        f"of {counted(room.cohort.seats, 'seat')}" if room.cohort.seats else f"a {room.cohort.by}"
+    )
+    long = room.grace.total_seconds() / 86400
+    days = f"{long:g} {'day' if long == 1 else 'days'} of grace"
     return ", ".join([f"a seat in a cohort ({size}) for {products}", days, *money])
 
 

@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
+from worker.policy import refunds
 from worker.policy.calls import Load
 from worker.policy.clocks import ClockChange
 from worker.policy.conflicts import Conflict
@@ -61,7 +62,9 @@ def show(
     until, only = since + timedelta(days=days), room if room and split(room)[1] else None
     found = plan(rooms, since, until, only=only, overrides=overrides, exist=exist)
     if as_json:
-        sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(document(found))) + b"\n")
+        sys.stdout.buffer.write(
+            msgspec.json.format(msgspec.json.encode(document(found, rooms))) + b"\n"
+        )
     else:
         sys.stdout.write("".join(f"{line}\n" for line in lines(rooms, found)))
     if svg:
@@ -115,6 +118,11 @@ def lines(rooms: Sequence[Room], found: Plan) -> Iterator[str]:
     if found.conflicts:
         yield f"{counted(len(found.conflicts), 'conflict')}:"
         yield from (f"  {conflict.room}: {conflict.text}" for conflict in found.conflicts)
+        yield ""
+    ends = [room for room in rooms if refunds.cancels(room)]
+    if ends:
+        yield "Besides, whenever it happens, buyers:"
+        yield from (f"  {room.key}: {refunds.in_words(room)}" for room in ends)
         yield ""
     yield from _calls(found, zone)
 
@@ -189,7 +197,7 @@ def _load(load: Load, width: int) -> str:
 # --- as JSON
 
 
-def document(found: Plan) -> dict[str, Any]:
+def document(found: Plan, rooms: Iterable[Room]) -> dict[str, Any]:
     """Return a plan as other programs read it; instants are in UTC, `local` in the room's zone."""
     return {
         "from": found.since,
@@ -211,6 +219,11 @@ def document(found: Plan) -> dict[str, Any]:
             "quota": found.quota,
             "operations": found.calls,
         },
+        "money_back": [
+            {"room": room.key, "on_refund": room.on_refund, "on_dispute": room.on_dispute}
+            for room in rooms
+            if refunds.cancels(room)
+        ],
     }
 
 

@@ -19,7 +19,7 @@ from worker.brake import Brake
 from worker.chatter import Chatter
 from worker.commands.outlook import dated, laid
 from worker.memory.places import Place
-from worker.policy import pace, ways
+from worker.policy import pace, refunds, ways
 from worker.policy.overrides import Hold, Overrides
 from worker.policy.rooms import Room, split
 from worker.policy.schedule import changes_after, next_change, phase_at, settings_at
@@ -75,6 +75,7 @@ def check(rules: Rules, now: datetime) -> None:
         console.print(f"[bold]{room.key}[/]  {escape(room.name)}  [dim]{_opens_by(room)}[/]")
         if room.cohort:
             console.print(f"  seats, grant = {room.grant!r}: {ways.in_words(room.grant)}")
+        console.print(f"  buyers, {escape(refunds.in_words(room))}")
         schedule = room.schedule
         phase = f"{phase_at(schedule, now)}: " if schedule.eventful else ""
         console.print(f"  now: {phase}{in_words(settings_at(schedule, now))}")
@@ -134,7 +135,7 @@ async def _lines(
             kept = await store.kept(key)
             on_top = await laid(room, key, kept, store, chatter)
             line = _line(room, key, place, on_top, now, granted=granted, buyers=buyers)
-            on = engaged.get(room.key) if room.cohort else None
+            on = engaged.get(room.key)
             busy = await _busy(room, place, chatter)
             line = replace(line, busy=busy, brake=structs.asdict(on) if on else None)
             way = ways.why_in_use(room.grant, refused, now) if room.cohort else None

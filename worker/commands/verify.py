@@ -52,6 +52,7 @@ SAID: Final = {
     Kind.GONE: "is recorded as in, and is out",
     Kind.NOT_OURS: "is in by no purchase",
     Kind.STRANGER: "is in by no purchase",
+    Kind.PAID_BACK: "was paid back, and runs on",
     Kind.KEPT: "keeps a seat of no use",
     Kind.SEATS_LOST: "seats are not counted",
     Kind.OVERSOLD: "more tickets than seats",
@@ -67,6 +68,9 @@ SAID: Final = {
     Kind.PUT_AWAY: "its product is archived",
     Kind.CHANNEL: "is set otherwise",
 }
+TAKEN: Final = (Kind.LET_IN, Kind.STRANGER, Kind.PAID_BACK)
+"""What a repair takes something from somebody for."""
+
 IN_ORDER: Final = "everything is as it should be"
 LEFT_OUT: Final = "Look again in two minutes; `usher dead` shows what failed"
 WIDE: Final = 240
@@ -175,7 +179,7 @@ async def _not_braked(
     """
     out: dict[str, list[Difference]] = {}
     for one in differences:
-        if one.kind in (Kind.LET_IN, Kind.STRANGER) and not one.explained:
+        if one.kind in TAKEN and not one.explained:
             out.setdefault(split(one.room or "")[0], []).append(one)
     many = {
         room: ends

@@ -42,7 +42,8 @@ class Member(msgspec.Struct):
     `unfinished` says that a step failed then, so that the next delivery is news, whatever it says.
     `salt` goes into idempotency keys: Whop remembers a refusal for a day. `unshown` is what Whop
     told of, or showed once, and does not show, by its id; `braked` are the rooms whose seat would
-    be taken and waits for a second look, or for a person.
+    be taken and waits for a second look, or for a person. `told` are the payments of which a
+    delivery said that their money goes back, until Whop shows what became of that.
     """
 
     grants: dict[str, Grant] = msgspec.field(default_factory=dict)
@@ -57,6 +58,7 @@ class Member(msgspec.Struct):
     salt: int = 0
     unshown: dict[str, Unshown] = msgspec.field(default_factory=dict)
     braked: list[str] = msgspec.field(default_factory=list)
+    told: dict[str, Unshown] = msgspec.field(default_factory=dict)
 
     @property
     def last_grant(self) -> datetime | None:

@@ -239,9 +239,9 @@ class Decision:
 def entitlement(membership: Membership, room: Room, facts: Facts, now: datetime) -> Entitlement:
     """Say whether one membership opens one room now."""
     status, id_ = membership.status, membership.id
-    if id_ in facts.refunded and room.on_refund:
+    if id_ in facts.refunded and room.on_refund not in (None, "cancel"):
         return _money_back("refunded", room.on_refund, id_)
-    if id_ in facts.disputed and room.on_dispute:
+    if id_ in facts.disputed and room.on_dispute not in (None, "cancel"):
         return _money_back("disputed", room.on_dispute, id_)
     if status in (PAST_DUE, "canceling"):
         judge = _past_due if status == PAST_DUE else _canceling

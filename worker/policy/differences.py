@@ -51,6 +51,7 @@ class Kind(StrEnum):
     GONE = "grant.gone"
     KEPT = "seat.kept"
     STRANGER = "member.stranger"
+    PAID_BACK = "purchase.paid_back"
     NOT_OURS = "grant.not_ours"
     SEATS_LOST = "seats.lost"
     OVERSOLD = "seats.oversold"

@@ -4,9 +4,10 @@ It says of every room what `access` decides of those that Usher grants; into the
 lets whoever has one of their products.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Final
 
 from worker.policy.access import (
     ENDED,
@@ -104,15 +105,18 @@ def _ending(one: Membership, room: Room, facts: Facts, now: datetime) -> Ending:
 
 
 def _money_back(room: Room) -> list[Ending]:
-    """Say what a refund or a dispute does; into a room without grants Whop alone lets people."""
-    if not room.cohort:
-        return []
+    """Say what a refund or a dispute does; where there are no grants, only `cancel` does any."""
     said = {"refund": room.on_refund, "dispute": room.on_dispute}
-    return [
-        Ending(f'a {what} would end it at once: on_{what} = "revoke"')
-        for what, rule in said.items()
-        if rule == "revoke"
-    ]
+    each = [(what, rule, _ENDS.get((what, rule))) for what, rule in said.items()]
+    return [Ending(f'{ends}: on_{what} = "{rule}"') for what, rule, ends in each if ends]
+
+
+_ENDS: Final[Mapping[tuple[str, str | None], str]] = {
+    ("refund", "revoke"): "a refund would end it at once",
+    ("dispute", "revoke"): "a dispute would end it at once",
+    ("refund", "cancel"): "a refund of its latest payment would have the membership cancelled",
+    ("dispute", "cancel"): "a dispute lost would have the membership cancelled",
+}
 
 
 def _days(length: timedelta) -> str:

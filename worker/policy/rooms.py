@@ -11,8 +11,9 @@ from worker.policy.occurrences import Occurrence
 from worker.policy.pace import Pace
 from worker.policy.schedule import Schedule
 
-OnMoneyBack = Literal["revoke", "keep"] | None
-"""What a refund or a dispute does to a room; None: nothing, the membership's status decides."""
+OnMoneyBack = Literal["revoke", "keep", "cancel"] | None
+"""What a refund or a dispute does to a room; None: nothing, the membership's status decides. With
+`cancel` it does, too: the membership itself is cancelled at Whop."""
 
 
 REMIND: Final = timedelta(days=1)
@@ -36,9 +37,10 @@ class Room:
 
     Without `cohort` its Chat experience is attached straight to `products`, and the purchase
     itself gives access. With it, each cohort has a hidden product of its own, and a purchase of
-    one of `products` is answered with a grant on it. `grace`, `on_refund` and `on_dispute` speak
-    of grants and so of cohort rooms only. `strangers` says what becomes of who came by a link that
-    was not theirs; None: they are removed where seats are given by links.
+    one of `products` is answered with a grant on it. `grace` speaks of grants and so of cohort
+    rooms only, and so do `on_refund` and `on_dispute` but for `cancel`. `strangers` says what
+    becomes of who came by a link that was not theirs; None: they are removed where seats are given
+    by links.
 
     An event room is one room for all its occurrences, or one for each; that is made `lead` before
     its occurrence. `seats` are what may be sold of it, and `plan` the plan whose stock holds them.

@@ -10,6 +10,7 @@ from typing import Final
 
 from worker.doubts import LONG_AGO
 from worker.policy.access import Hidden
+from worker.policy.refunds import asks
 from worker.policy.rooms import Room, split
 from worker.provision import ROOM_KEY
 from worker.tools import Tools
@@ -60,7 +61,7 @@ async def count(
         for n in range(0, len(products), AT_ONCE):
             async for one in tools.whop.memberships_of(products[n : n + AT_ONCE]):
                 census.add(one)
-    doubted = dict.fromkeys(p for r in rooms if r.on_refund or r.on_dispute for p in r.products)
+    doubted = dict.fromkeys(p for r in rooms if asks(r) for p in r.products)
     async for payment in _payments(tools, list(doubted), user):
         whose = payment.user or ""
         if whose and payment.product in doubted:

@@ -15,7 +15,7 @@ import structlog
 from worker.doubts import note_payment
 from worker.memory.members import Member
 from worker.observe import observe
-from worker.policy import evidence
+from worker.policy import evidence, refunds
 from worker.policy.access import ENTITLING, GIVING, Hidden
 from worker.policy.differences import Cure, Difference, Kind, in_scope, of_member, young
 from worker.policy.news import Seen
@@ -38,7 +38,7 @@ QUIET: Final = 4
 """The hour of the night, in the account's zone, in which the inspection runs by itself."""
 
 
-HASTY: Final = {Kind.SHUT_OUT, Kind.LET_IN, Kind.GONE, Kind.TICKET}
+HASTY: Final = {Kind.SHUT_OUT, Kind.LET_IN, Kind.GONE, Kind.TICKET, Kind.PAID_BACK}
 """What may look so for a moment, while the news of a change on Whop is on its way."""
 
 
@@ -138,6 +138,7 @@ class _Members:
         findings: Findings,
     ) -> None:
         self.tools = tools
+        self.rooms = rooms
         self.divided = [room for room in rooms if room.cohort]
         self.counted = [room for room in rooms if room.seats]
         self.hidden = hidden
@@ -222,7 +223,26 @@ class _Members:
             account=self.tools.rules.account,
             refused=self.refused,
         )
-        return wrong + self._tickets(user, rows)
+        wrong += self._tickets(user, rows)
+        return wrong if facts.team else wrong + self._paid_back(user, rows)
+
+    def _paid_back(self, user: str, rows: Sequence[Membership]) -> list[Difference]:
+        """Return the memberships that run on, and should not by what became of their money."""
+        paid = self.census.payments_of(user)
+        judged = [refunds.judge(self.rooms, one, paid) for one in rows]
+        return [
+            Difference(
+                Kind.PAID_BACK,
+                f"member:{user}",
+                one.why,
+                one.room.key,
+                user,
+                id=one.membership,
+                explained=False,
+            )
+            for one in judged
+            if isinstance(one, refunds.Cancel)
+        ]
 
     def _tickets(self, user: str, rows: Sequence[Membership]) -> list[Difference]:
         found = []

@@ -11,6 +11,7 @@ from worker.simulate.troubles import Excuses
 
 PAST_DUE: Final = "past_due"
 REFUNDED: Final = frozenset({"refunded"})
+LOST: Final = frozenset({"dispute_lost", "dispute_prevented"})
 DISPUTED: Final = frozenset({"dispute_needs_response", "dispute_lost"})
 
 
@@ -40,10 +41,13 @@ class Entitled:
         return None if None in each else False
 
     def _opens(self, held: Membership, room: Room, now: datetime) -> bool | None:
+        for rule, doubt in ((room.on_refund, REFUNDED), (room.on_dispute, LOST)):
+            if rule == "cancel" and self._doubted(held, doubt):
+                return False
         if room.cohort is None:
             return held.entitled
         for rule, doubt in ((room.on_refund, REFUNDED), (room.on_dispute, DISPUTED)):
-            if rule and self._doubted(held, doubt):
+            if rule not in (None, "cancel") and self._doubted(held, doubt):
                 return rule == "keep"
         if held.status != PAST_DUE:
             return held.entitled
