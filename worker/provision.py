@@ -19,6 +19,7 @@ from worker.policy.access import ENTITLING
 from worker.policy.phases import Phase
 from worker.policy.rooms import Room, dated_title, instance, title
 from worker.policy.schedule import phase_at
+from worker.stock import hold_seats
 from worker.subjects import milliseconds
 from worker.tools import Tools
 from worker.whop.errors import Missing, Rejected
@@ -258,29 +259,9 @@ class _Making:
             await self.record(what, self.place.experience, archived=self.archived)
 
     async def stock(self) -> None:
-        """Have Whop itself hold the seats, where the room has a plan of its own.
-
-        A plan's stock is what is left of it, and each purchase takes one (Whop: The plan object):
-        so it is set once, and anew only when the rules' number changes.
-        """
-        seats, plan, store = self.room.seats, self.room.plan, self.tools.store
-        before = await store.stock(self.room.key) if seats and plan else seats
-        if not (seats and plan) or before == seats:
-            return
-        if not (before is None and self.place.found and await self.stocked(plan)):
-            sold = len(await store.buyers(self.room.key))
-            try:
-                await self.whop.set_stock(plan, max(0, seats - sold))
-            except Rejected as error:  # the room opens all the same, and the sold are counted
-                log.warning("room.stock_refused", room=self.key, plan=plan, why=str(error))
-                return
-        await store.save_stock(self.room.key, seats)
-        await self.record("room.stock_set", plan)
-
-    async def stocked(self, plan: str) -> bool:
-        """Say whether a plan's stock is limited by now: Usher set it before its memory was lost."""
-        plans = [one for product in self.room.products for one in await self.whop.plans(product)]
-        return any(one.id == plan and one.stock is not None for one in plans)
+        """Have Whop itself hold the seats, where the room has a plan of its own."""
+        if await hold_seats(self.tools, self.room, self.key, found=self.place.found):
+            await self.record("room.stock_set", self.room.plan)
 
     async def count(self) -> None:
         """Find out, once, who has a ticket already; deliveries tell of all that come later."""

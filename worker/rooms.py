@@ -40,7 +40,8 @@ async def room(tools: Tools, claim: Claim, key: str) -> datetime | None:
         await provision(tools, found, part, anew=VERIFY in claim.reasons)
     except Missing as missing:
         await _gone(tools, key, place, missing)
-    return None
+    held = await tools.store.stock(found.key) if found.plan else None
+    return held.due if held else None
 
 
 async def _gone(tools: Tools, key: str, place: Place | None, missing: Missing) -> None:

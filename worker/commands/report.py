@@ -24,6 +24,7 @@ from worker.policy.overrides import Hold, Overrides
 from worker.policy.rooms import Room, split
 from worker.policy.schedule import changes_after, next_change, phase_at, settings_at
 from worker.policy.settings import Settings, changes, said
+from worker.policy.stock import Stock
 from worker.rules import Rules, doubts
 from worker.store import Store
 from worker.words import counted, local, words
@@ -65,6 +66,7 @@ class Line:
     brake: dict[str, Any] | None = None
     cohort_seats: int | None = None
     way: str | None = None
+    stock: str | None = None
     waiting: list[str] = field(default_factory=list)
 
 
@@ -103,21 +105,31 @@ async def rooms(rules: Rules, redis_url: str, now: datetime, *, as_json: bool) -
         Unreachable: Redis does not answer.
         ValueError: the URL is none.
     """
+    found = await lines(rules, redis_url, now)
+    if as_json:
+        rows = [asdict(line) for line in found]
+        sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(rows)) + b"\n")
+        return
+    _print(found, rules)
+
+
+async def lines(rules: Rules, redis_url: str, now: datetime) -> list[Line]:
+    """Return every room that exists.
+
+    Raises:
+        Unreachable: Redis does not answer.
+        ValueError: the URL is none.
+    """
     redis = connect(redis_url)
     try:
         prefix = Inbox(redis, rules.account).prefix
         rules = await dated(rules, redis, prefix, now)
         brake = Brake(redis, prefix, lambda: now)
-        lines = await _lines(rules, Store(redis, prefix), Chatter(redis, prefix), brake, now)
+        return await _lines(rules, Store(redis, prefix), Chatter(redis, prefix), brake, now)
     except (RedisError, OSError) as error:
         raise Unreachable(f"Redis does not answer at REDIS_URL: {error}") from error
     finally:
         await redis.aclose()
-    if as_json:
-        rows = [asdict(line) for line in lines]
-        sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(rows)) + b"\n")
-        return
-    _print(lines, rules)
 
 
 async def _lines(
@@ -141,6 +153,8 @@ async def _lines(
             way = ways.why_in_use(room.grant, refused, now) if room.cohort else None
             seats = room.cohort.seats if room.cohort else None
             waiting = offered.get(key, [])
+            stock = await store.stock(room.key) if room.plan else None
+            line = replace(line, stock=_stock(stock))
             lines.append(replace(line, way=way, waiting=waiting, cohort_seats=seats or None))
     order = {room.key: n for n, room in enumerate(rules.rooms)}
     return sorted(lines, key=lambda line: (order[line.room], _natural(line.cohort)))
@@ -267,7 +281,22 @@ def _sold(line: Line) -> str:
     if line.seats is None:
         return ""
     over = f"; over the seats: {', '.join(line.over_the_seats)}" if line.over_the_seats else ""
-    return f"{line.sold} sold of {line.seats}{over}"
+    return f"{line.sold} sold of {line.seats}{over}{f'; {line.stock}' if line.stock else ''}"
+
+
+def _stock(held: Stock | None) -> str | None:
+    """Say what is not right with the stock by which Whop holds the seats."""
+    if held is None:
+        return None
+    if held.refused:
+        again = f"tried again {held.due:%F %H:%M} UTC" if held.due else "tried again at a restart"
+        return f"Whop refuses to hold them by the stock of the plan: {held.why}; {again}"
+    if held.unclear is None or held.sense:
+        return None
+    return (
+        "if your checkout says that it is sold out before that, set the stock to "
+        f"{held.unclear} on Whop by hand, once"
+    )
 
 
 def _waiting(line: Line) -> str:

@@ -3,16 +3,18 @@
 seats:{room}        hash: user -> cohort; a seat that was taken is not given twice
 filled:{room}       hash: cohort -> seats given in it, and `last`: the cohort that fills now
 sold:{room}         sorted set: user -> when they bought a ticket (ms), where seats are counted
-stock:{room}        the seats for which the stock of the room's plan was set
+stock:{room}        Stock: what is known of the stock of the room's plan
 """
 
 from collections.abc import Awaitable
 from datetime import datetime
 from typing import Final, cast
 
+import msgspec
 from redis.asyncio import Redis
 
 from worker.memory.shelf import Shelf
+from worker.policy.stock import Stock
 
 _SEAT: Final = """
 local cohort = redis.call('HGET', KEYS[1], ARGV[1])
@@ -71,6 +73,10 @@ redis.call('HSET', KEYS[1], ARGV[2], cohort)
 return redis.call('HDEL', KEYS[1], ARGV[1])
 """
 """Lua: a seat goes from one user to another who has none; its cohort counts no seat more."""
+
+
+_STOCK: Final[msgspec.json.Decoder[int | Stock]] = msgspec.json.Decoder(int | Stock)
+"""It was only the number of seats once."""
 
 
 class Seats(Shelf):
@@ -141,10 +147,12 @@ class Seats(Shelf):
         users: list[bytes] = await self._redis.zrange(f"{self._prefix}sold:{room}", 0, -1)
         return [user.decode() for user in users]
 
-    async def stock(self, room: str) -> int | None:
-        """Return the seats for which the stock of a room's plan was set, all its dates together."""
-        return await self._read(f"stock:{room}", int)
+    async def stock(self, room: str) -> Stock | None:
+        """Return what is known of the stock of a room's plan, all its dates together."""
+        value = await self._redis.get(f"{self._prefix}stock:{room}")
+        known = None if value is None else _STOCK.decode(value)
+        return Stock(known) if isinstance(known, int) else known
 
-    async def save_stock(self, room: str, seats: int) -> None:
-        """Remember for how many seats the stock of a room's plan was set."""
-        await self._redis.set(f"{self._prefix}stock:{room}", seats)
+    async def save_stock(self, room: str, stock: Stock) -> None:
+        """Remember what is known of the stock of a room's plan."""
+        await self._redis.set(f"{self._prefix}stock:{room}", msgspec.json.encode(stock))

@@ -220,7 +220,7 @@ class Whop:
         return Plan.read(await self._wire.post("variants", body, key=key, tries=1))
 
     async def set_stock(self, plan: str, stock: int) -> Plan:
-        """Have Whop sell so many more of a plan: its stock lessens with each purchase."""
+        """Set the stock of a plan: what is left of it, or all that is ever sold."""
         body = {"stock": stock, "unlimited_stock": False}
         return Plan.read(await self._wire.call("PATCH", "variants/{}", plan, body=body))
 
