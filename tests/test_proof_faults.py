@@ -120,6 +120,9 @@ def test_a_purchase_during_the_walk_is_no_difference(redis_url):
                 def __getattr__(self, name):
                     return getattr(real, name)
 
+                def at(self, _):
+                    return self
+
                 async def memberships_of(self, products):
                     async for row in real.memberships_of(products):
                         yield row

@@ -25,7 +25,7 @@ from worker.strays import Strays
 from worker.subjects import Subjects
 from worker.tools import Tools
 from worker.whop.client import Whop
-from worker.whop.quota import Quota
+from worker.whop.quota import Quota, Rank
 
 
 def clock() -> datetime:
@@ -66,7 +66,7 @@ def assemble(
         brake=Brake(redis, inbox.prefix, clock),
         catch_up=CatchUp(
             inbox,
-            whop,
+            whop.at(Rank.BACKGROUND),
             account=account,
             ours=settings.webhook,
             clock=clock,

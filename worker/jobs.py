@@ -173,7 +173,7 @@ async def watch(tools: Tools) -> None:
     if tools.breaker.open:
         return
     try:
-        await channels.watch(tools)
+        await channels.watch(tools.in_background())
     except WhopError as error:
         log.warning("channels.unseen", why=_words(error))
 
@@ -195,7 +195,7 @@ async def refresh_team(tools: Tools) -> None:
     """Ask Whop who the account's admins are; members who became or ceased to be one are due."""
     before = await tools.store.team()
     try:
-        team = await tools.whop.admins()
+        team = await tools.in_background().whop.admins()
     except WhopError as error:
         log.warning("team.unknown", why=_words(error))
         return

@@ -26,11 +26,12 @@ async def mark_grants(tools: Tools) -> None:
     refusals = await tools.store.refusals()
     if ways.stands(refusals, Way.MARK, tools.clock()) or not await tools.store.to_mark():
         return
+    whop = tools.in_background().whop
     async with tools.leases.holding("marking"):
         waiting = await tools.store.to_mark()
         for id_, (room, cohort) in list(waiting.items())[:AT_ONCE]:
             try:
-                await tools.whop.mark(id_, mark(tools.rules.account, room, cohort))
+                await whop.mark(id_, mark(tools.rules.account, room, cohort))
             except Missing:
                 log.info("grant.not_marked", membership=id_, why="Whop shows no such membership")
             except Rejected as refusal:

@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from webhooks.inbox import Inbox
@@ -20,6 +20,7 @@ from worker.store import Store
 from worker.strays import Strays
 from worker.subjects import Subjects
 from worker.whop.client import Whop
+from worker.whop.quota import Rank
 
 
 @dataclass(frozen=True)
@@ -43,3 +44,7 @@ class Tools:
     clock: Callable[[], datetime]
     rng: random.Random
     places: dict[str, Place] = field(default_factory=dict)
+
+    def in_background(self) -> "Tools":
+        """Return the same tools, whose calls to Whop leave a fifth of the quota to others."""
+        return replace(self, whop=self.whop.at(Rank.BACKGROUND))

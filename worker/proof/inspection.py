@@ -69,6 +69,7 @@ async def inspect(tools: Tools, *, room: str | None = None, user: str | None = N
     Raises:
         Unavailable, Rejected: Whop did not tell all of it, so nothing can be said.
     """
+    tools = tools.in_background()
     await tools.sight.require(MEMBERS)
     findings = Findings(tools.clock())
     team = await tools.store.team()

@@ -99,6 +99,7 @@ async def recall(tools: Tools) -> bool:
     """
     if not await _unknown(tools):
         return False
+    tools = tools.in_background()
     async with tools.leases.holding("recalling"):
         rooms = await _unknown(tools)
         if rooms:

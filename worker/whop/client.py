@@ -5,6 +5,7 @@ repetition is answered from Whop's memory and not done twice.
 """
 
 import asyncio
+import copy
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
@@ -74,6 +75,12 @@ class Whop:
             http, quota=quota, rng=rng, sleep=sleep, listener=listener, lacks=self._lacking
         )
         self._unreadable: set[tuple[str, str | None]] = set()
+
+    def at(self, rank: Rank) -> "Whop":
+        """Return the same account's side, all of whose calls go at a rank but urgent ones."""
+        other = copy.copy(self)
+        other._wire = self._wire.at(rank)  # noqa: SLF001 - it is one of us
+        return other
 
     async def _lacking(self, actions: Sequence[str]) -> list[str]:
         granted = await self.permitted(actions)

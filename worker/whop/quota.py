@@ -26,12 +26,35 @@ USED = 0.95
 """The part of the quota that Usher uses."""
 
 
+RESERVED = 0.2
+"""The part of that which what nobody waits for leaves to buyers, locks and openings."""
+
+
 class Rank(IntEnum):
-    """Who goes first where calls wait: a room that must close, then one that opens."""
+    """Who goes first where calls wait: a room that must close, then one that opens.
+
+    What nobody waits for (a start's looks, a verification) is in the background: it does not stand
+    in line, and goes only while more than a fifth of the window is left.
+    """
 
     LOCK = 0
     OPENING = 1
     OTHER = 2
+    BACKGROUND = 3
+
+
+class _Share(RateLimitItemPerSecond):
+    """A part of a window that others fill to the brim: counted with them, and under their name."""
+
+    __slots__ = ("_whole",)
+
+    def __init__(self, whole: RateLimitItem, part: float) -> None:
+        super().__init__(max(1, int(whole.amount * part)), whole.multiples)
+        self._whole = whole
+
+    def key_for(self, *identifiers: bytes | str | float) -> str:
+        """Return where the whole window is counted."""
+        return self._whole.key_for(*identifiers)
 
 
 class Quota:
@@ -43,19 +66,22 @@ class Quota:
         """Count in a pool's Redis, under a prefix, for `who`: a name of the key, not the key."""
         amount, seconds = quota
         self._item: RateLimitItem = RateLimitItemPerSecond(max(1, int(amount * USED)), seconds)
+        self._rest: RateLimitItem = _Share(self._item, 1 - RESERVED)
         self._who = who
         self._window = MovingWindowRateLimiter(
             RedisStorage(
                 "redis://", implementation="redispy", key_prefix=prefix, connection_pool=pool
             )
         )
-        self._lines: defaultdict[str, _Line] = defaultdict(_Line)
+        self._lines: defaultdict[tuple[str, bool], _Line] = defaultdict(_Line)
 
     async def wait(self, operation: str, rank: Rank = Rank.OTHER) -> None:
         """Return when one call of the operation may go. One caller of a process asks at a time."""
-        async with self._lines[operation].turn(rank):
-            while not await self._window.hit(self._item, operation, self._who):
-                stats = await self._window.get_window_stats(self._item, operation, self._who)
+        aside = rank is Rank.BACKGROUND
+        item = self._rest if aside else self._item
+        async with self._lines[operation, aside].turn(rank):
+            while not await self._window.hit(item, operation, self._who):
+                stats = await self._window.get_window_stats(item, operation, self._who)
                 await asyncio.sleep(max(0.005, stats.reset_time - time.time()))  # noqa: TID251 - the library counts in the clock's time
 
 

@@ -5,6 +5,7 @@ shapes), waits for the shared quota, has a timeout, and is tried again a bounded
 """
 
 import asyncio
+import copy
 import random
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -86,6 +87,13 @@ class Transport:
         self._sleep = sleep
         self._listener = listener
         self._lacks = lacks
+        self._rank = Rank.OTHER
+
+    def at(self, rank: Rank) -> "Transport":
+        """Return the same way, on which all calls go at a rank that have none of their own."""
+        other = copy.copy(self)
+        other._rank = rank  # noqa: SLF001 - it is one of us
+        return other
 
     async def pages(
         self, path: str, query: Mapping[str, Any], id_: str = "", *, most: int = PAGES
@@ -152,6 +160,7 @@ class Transport:
             json=body,
             timeout=TIMEOUT,
         )
+        rank = self._rank if rank is Rank.OTHER else rank
         for attempt in range(tries):
             await self._turn(operation, rank)
             try:
