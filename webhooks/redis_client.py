@@ -68,6 +68,18 @@ class _Hearing:
     _parser: Any
     _reader: asyncio.StreamReader | None
     _writer: asyncio.StreamWriter | None
+    health_check_interval: float
+    next_health_check: float
+
+    async def on_connect(self) -> None:
+        """Log in, as redis-py does, on a connection that needs no look at its health: it is new.
+
+        redis-py would ping first. Where Redis wants a password, that fails, and opens a new
+        connection to ping again, which pings first: for ever, and without a word.
+        """
+        now = asyncio.get_running_loop().time()
+        self.next_health_check = now + self.health_check_interval
+        await super().on_connect()  # type: ignore[misc]  # of redis-py's class beside it
 
     async def send_packed_command(self, *given: Any, **options: Any) -> None:
         """Send, as redis-py does.
