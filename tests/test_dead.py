@@ -12,10 +12,10 @@ import redis.asyncio
 from webhooks.events import Delivery
 from webhooks.inbox import REMEMBERED, Inbox, connect
 from worker import rules
+from worker.admin.reach import Unreachable
 from worker.commands import dead, delivery_report
 from worker.commands.deliveries import Deliveries, Filter
 from worker.commands.evidence import NotFound, before
-from worker.commands.report import Unreachable
 from worker.leases import Leases
 from worker.subjects import Subjects, milliseconds
 

@@ -1,12 +1,11 @@
 """`usher brake`: who would be put out without an explanation, and a person's word on it."""
 
 import asyncio
-import getpass
 from typing import TYPE_CHECKING
 
 import click
 
-from worker.commands.edge import now, redis_url, rules_path, told
+from worker.commands.edge import now, person, redis_url, rules_path, told
 
 if TYPE_CHECKING:
     from worker.admin.brakes import RoomBrake
@@ -95,7 +94,7 @@ def _say(room: str, users: tuple[str, ...], why: str, by: str | None, word: "Wor
             redis_url(),
             room,
             word,
-            by=by or getpass.getuser(),
+            by=person(by),
             why=why,
             now=now(),
             users=users,

@@ -44,6 +44,7 @@ def main() -> None:
       WHOP_WEBHOOK         our webhook's id or URL, where several could be meant
       USHER_ENABLE_WEBHOOK yes: enable it again where Whop gave it up
       USHER_LOG            json or console                [json; console on a terminal]
+      USHER_DEBUG          1: show where an error of a command came from
       WHOP_API_URL         Whop's API, with /api/v1       [https://api.whop.com/api/v1]
     """
     zoneinfo.reset_tzpath(())  # the pinned package's zones; a system's may be years old
@@ -114,11 +115,8 @@ def check(file: Path | None) -> None:
     from worker import rules
     from worker.commands import report
 
-    try:
-        found = rules.load(file or rules_path())
-    except rules.RulesError as error:
-        raise click.ClickException(str(error)) from error
-    report.check(found, now())
+    with told():
+        report.check(rules.load(file or rules_path()), now())
 
 
 @main.command()

@@ -4,7 +4,6 @@
 """
 
 import asyncio
-import getpass
 import sys
 from collections.abc import Iterator, Mapping
 from datetime import datetime
@@ -13,7 +12,7 @@ from zoneinfo import ZoneInfo
 
 import click
 
-from worker.commands.edge import ENVIRON, instant, now, redis_url, rules_path, told
+from worker.commands.edge import ENVIRON, instant, now, person, redis_url, rules_path, told
 
 if TYPE_CHECKING:
     from worker.catchup import Found
@@ -226,7 +225,7 @@ def dead_discard(
                 _rules(),
                 redis_url(),
                 wanted,
-                who=by or getpass.getuser(),
+                who=person(by),
                 why=why,
                 now=now(),
                 echo=click.echo,
@@ -305,7 +304,7 @@ def forget(user: str, anyway: bool, by: str | None) -> None:  # noqa: FBT001 - c
     from worker.commands import privacy
 
     with told():
-        who = by or getpass.getuser()
+        who = person(by)
         asyncio.run(
             privacy.forget(
                 _rules(), redis_url(), user, by=who, now=now(), echo=click.echo, anyway=anyway

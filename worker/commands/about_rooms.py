@@ -4,7 +4,6 @@
 """
 
 import asyncio
-import getpass
 import sys
 from pathlib import Path
 from typing import Any, Final
@@ -12,7 +11,7 @@ from zoneinfo import ZoneInfo
 
 import click
 
-from worker.commands.edge import ENVIRON, instant, now, redis_url, rules_path, told
+from worker.commands.edge import ENVIRON, instant, now, person, redis_url, rules_path, told
 
 DAYS: Final = 14
 
@@ -83,7 +82,7 @@ def _hold(
         laid = Hold(
             since=since,
             until=holds.until(since, for_),
-            who=by or getpass.getuser(),
+            who=person(by),
             why=why,
             phase=Phase(phase) if phase else None,
             settings=wish.settings,
@@ -134,7 +133,7 @@ def plan(days: int, from_: str | None, room: str | None, as_json: bool, svg: Pat
     from worker.commands import plan as plans
 
     with told():
-        url = ENVIRON.get("REDIS_URL") or None
+        url = redis_url() if ENVIRON.get("REDIS_URL") else None
         rules = rules_file.load(rules_path())
         overrides: dict[str, Any] = {}
         exist: dict[str, Any] = {}

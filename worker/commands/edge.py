@@ -2,8 +2,10 @@
 
 import contextlib
 import errno
+import getpass
 import os
 import sys
+import traceback
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +15,12 @@ from zoneinfo import ZoneInfo
 import click
 
 ENVIRON: Final = os.environ  # noqa: TID251 - the process's edge: read here and handed on
+
+FAULT: Final = 70
+"""How a command exits that met a mistake in Usher; sysexits.h calls it EX_SOFTWARE."""
+
+SAID: Final = 300
+"""Letters that are shown of what a mistake says of itself."""
 
 YEARS: Final = range(2000, 2101)
 """The years that may be typed: far enough from the ends of the calendar to reckon around them."""
@@ -34,7 +42,23 @@ def redis_url() -> str:
         raise click.ClickException(
             "REDIS_URL is missing or empty; `usher up` prints the one that it uses"
         )
+    from webhooks.inbox import connect
+
+    try:
+        connect(ENVIRON["REDIS_URL"])
+    except ValueError:  # the cause is not told: it may quote a password
+        raise click.ClickException(
+            "REDIS_URL is not a redis://, rediss://, unix:// or redis+sentinel:// URL"
+        ) from None
     return ENVIRON["REDIS_URL"]
+
+
+def person(by: str | None) -> str:
+    """Return who gives an order: who says so, or who is logged in here."""
+    try:
+        return by or getpass.getuser()
+    except (KeyError, OSError):  # in a container, whose user has no name
+        raise click.ClickException("the user has no name here; say who you are with --by") from None
 
 
 def instant(text: str, zone: ZoneInfo, option: str) -> datetime:
@@ -56,35 +80,41 @@ def instant(text: str, zone: ZoneInfo, option: str) -> datetime:
 
 @contextlib.contextmanager
 def told() -> Iterator[None]:
-    """End a command that cannot do what it should with one line that says why.
+    """End a command that cannot do what it should with a line that says why.
+
+    What nobody foresaw is shown as a fault of Usher's, and how to report it. USHER_DEBUG=1 shows
+    where it came from, too.
 
     Where nobody reads what it prints any more, as behind `| head`, it ends and says nothing.
     """
     try:
         yield
         sys.stdout.flush()
+    except (click.ClickException, click.exceptions.Exit, click.Abort):
+        raise
     except Exception as error:
         if isinstance(error, BrokenPipeError) or isinstance(error.__cause__, BrokenPipeError):
             raise BrokenPipeError(errno.EPIPE, "nobody reads it") from error  # click is quiet then
-        known = _for_people(error)
-        if known is None:
-            raise
-        raise known from error
+        if ENVIRON.get("USHER_DEBUG") == "1":
+            traceback.print_exception(error)
+        raise _for_people(error) from error
 
 
-def _for_people(error: Exception) -> click.ClickException | None:
-    """Return a command's failure in one line; None for what nobody foresaw.
+def _for_people(error: Exception) -> click.ClickException:
+    """Return a command's failure in words: in one line, where somebody foresaw it.
 
     Only a command that fails pays for the modules that name the errors.
     """
-    from redis.exceptions import RedisError
-
     from worker import calendars, embedded, main, rules
-    from worker.commands import holds, plan, report, verify
+    from worker.admin.reach import Unreachable, trouble
+    from worker.commands import evidence, holds, plan, privacy, verify
+    from worker.whop.errors import WhopError
 
     people = (
         rules.RulesError,
-        report.Unreachable,
+        Unreachable,
+        evidence.NotFound,
+        privacy.StillHere,
         holds.HoldError,
         calendars.Broken,
         plan.UnknownRoom,
@@ -92,10 +122,32 @@ def _for_people(error: Exception) -> click.ClickException | None:
         embedded.EmbeddedError,
         main.SettingsError,
         verify.VerifyError,
-        ValueError,
+        WhopError,
     )
     if isinstance(error, people):
         return click.ClickException(str(error))
-    if isinstance(error, RedisError | OSError):
-        return click.ClickException(f"Redis does not answer at REDIS_URL: {error}")
-    return None
+    redis = trouble(error)
+    return click.ClickException(redis) if redis else Fault(error)
+
+
+class Fault(click.ClickException):
+    """What nobody foresaw: a mistake in Usher, which is shown as one."""
+
+    exit_code = FAULT
+
+    def __init__(self, error: Exception) -> None:
+        said = " ".join(f"{type(error).__name__}: {error}".split())[:SAID]
+        super().__init__(
+            f"this is a fault of Usher's, and not of yours: {said} ({_where(error)}).\n"
+            "What the command was to do may be half done; most can be run again.\n"
+            "Please report it with the command, these lines, what `usher --version` prints, and "
+            "what more\nis shown with USHER_DEBUG=1. Look it over before: it may name people."
+        )
+
+
+def _where(error: Exception) -> str:
+    """Return the place in our code where an error arose, or else the last one in any."""
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [frame for frame in frames if {"worker", "webhooks"} & {*Path(frame.filename).parts}]
+    last = (ours or frames)[-1]
+    return f"{'/'.join(Path(last.filename).parts[-3:])}:{last.lineno}"

@@ -6,11 +6,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from redis.exceptions import RedisError
-
-from webhooks.inbox import Inbox, InboxUnavailable, connect
+from webhooks.inbox import Inbox, connect
+from worker.admin.reach import reaching
 from worker.commands.deliveries import Deliveries
-from worker.commands.report import Unreachable
 from worker.leases import Leases
 from worker.rules import Rules
 from worker.store import Store
@@ -55,17 +53,16 @@ async def opened(rules: Rules, redis_url: str) -> AsyncIterator[Evidence]:
     inbox = Inbox(redis, rules.account)
     leases = Leases(redis, inbox.prefix, "command")
     try:
-        yield Evidence(
-            rules=rules,
-            redis=redis,
-            inbox=inbox,
-            store=Store(redis, inbox.prefix),
-            subjects=Subjects(redis, inbox.prefix, leases),
-            leases=leases,
-            deliveries=Deliveries(redis, inbox.prefix),
-        )
-    except (RedisError, OSError, InboxUnavailable) as error:
-        raise Unreachable(f"Redis does not answer at REDIS_URL: {error}") from error
+        with reaching():
+            yield Evidence(
+                rules=rules,
+                redis=redis,
+                inbox=inbox,
+                store=Store(redis, inbox.prefix),
+                subjects=Subjects(redis, inbox.prefix, leases),
+                leases=leases,
+                deliveries=Deliveries(redis, inbox.prefix),
+            )
     finally:
         await redis.aclose()
 

@@ -9,11 +9,10 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from redis.exceptions import RedisError
-
-from webhooks.inbox import Inbox, InboxUnavailable, connect
+from webhooks.inbox import Inbox, connect
+from worker.admin.reach import reaching
 from worker.combinations import SETTINGS_CHECKS
-from worker.commands.report import Unreachable, in_words
+from worker.commands.report import in_words
 from worker.leases import Leases
 from worker.memory.channels import LONGEST_HOLD
 from worker.memory.trail import Step
@@ -134,18 +133,17 @@ async def say(
     try:
         inbox = Inbox(redis, rules.account)
         store = Store(redis, inbox.prefix)
-        keys = await _keys(rules, store, name)
-        for key in keys:
-            await _lay(store, key, hold, now)
-            await inbox.mark(
-                f"channel:{key}", RELEASED if hold is None else "held", milliseconds(now)
-            )
-        for key in keys:
-            echo(_words(rules, key, hold))
         subjects = Subjects(redis, inbox.prefix, Leases(redis, inbox.prefix, "usher"))
-        await _wait(subjects, [f"channel:{key}" for key in keys], now, echo)
-    except (RedisError, OSError, InboxUnavailable) as error:
-        raise Unreachable(f"Redis does not answer at REDIS_URL: {error}") from error
+        with reaching():
+            keys = await _keys(rules, store, name)
+            for key in keys:
+                await _lay(store, key, hold, now)
+                await inbox.mark(
+                    f"channel:{key}", RELEASED if hold is None else "held", milliseconds(now)
+                )
+            for key in keys:
+                echo(_words(rules, key, hold))
+            await _wait(subjects, [f"channel:{key}" for key in keys], now, echo)
     finally:
         await redis.aclose()
 

@@ -10,11 +10,11 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 from msgspec import structs
-from redis.exceptions import RedisError
 from rich.console import Console
 from rich.markup import escape
 
 from webhooks.inbox import Inbox, connect
+from worker.admin.reach import reaching
 from worker.brake import Brake
 from worker.chatter import Chatter
 from worker.commands.outlook import dated, laid
@@ -31,10 +31,6 @@ from worker.words import counted, local, words
 
 SHOWN: Final = 5
 """Changes that `usher check` shows of each room."""
-
-
-class Unreachable(Exception):
-    """Redis does not answer; the message says which and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,12 +118,11 @@ async def lines(rules: Rules, redis_url: str, now: datetime) -> list[Line]:
     """
     redis = connect(redis_url)
     try:
-        prefix = Inbox(redis, rules.account).prefix
-        rules = await dated(rules, redis, prefix, now)
-        brake = Brake(redis, prefix, lambda: now)
-        return await _lines(rules, Store(redis, prefix), Chatter(redis, prefix), brake, now)
-    except (RedisError, OSError) as error:
-        raise Unreachable(f"Redis does not answer at REDIS_URL: {error}") from error
+        with reaching():
+            prefix = Inbox(redis, rules.account).prefix
+            rules = await dated(rules, redis, prefix, now)
+            brake = Brake(redis, prefix, lambda: now)
+            return await _lines(rules, Store(redis, prefix), Chatter(redis, prefix), brake, now)
     finally:
         await redis.aclose()
 

@@ -22,9 +22,9 @@ from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
-from webhooks.inbox import InboxUnavailable, connect
+from webhooks.inbox import connect
 from worker import jobs, main
-from worker.commands.report import Unreachable
+from worker.admin.reach import reaching
 from worker.leases import RENEW_EVERY
 from worker.policy.brake import too_many
 from worker.policy.differences import Cure, Difference, Kind
@@ -130,8 +130,6 @@ async def verify(
         raise VerifyError(
             f"Whop does not tell all of it, so nothing can be said: {error}"
         ) from error
-    except (RedisError, OSError, InboxUnavailable) as error:
-        raise Unreachable(f"Redis does not answer at REDIS_URL: {error}") from error
     if as_json:
         document = msgspec.json.encode(
             _document(settings.rules, before, after, unmended, repair=repair)
@@ -153,7 +151,8 @@ async def _working(settings: main.Settings, clock: Callable[[], datetime]) -> As
             tools = main.assemble(settings, redis, http, clock)
             renewing = asyncio.create_task(_renew(tools))
             try:
-                yield tools
+                with reaching():
+                    yield tools
             finally:
                 await end([renewing])
     finally:
@@ -191,7 +190,7 @@ async def _not_braked(
         wanted = {one.user: one.why for one in ends if one.user}
         if take == total:
             why = f"usher verify --repair --take {take}"
-            await tools.brake.allow(room, wanted, by=getpass.getuser(), why=why)
+            await tools.brake.allow(room, wanted, by=_who(), why=why)
         else:
             await tools.brake.hold_all(room, wanted, await tools.store.count_members(room))
     if not many or take == total:
@@ -204,6 +203,13 @@ async def _not_braked(
     )
     braked = {id(one) for ends in many.values() for one in ends}
     return [one for one in differences if id(one) not in braked]
+
+
+def _who() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # in a container, whose user has no name
+        return "usher verify --take"
 
 
 async def mend(tools: Tools, differences: Sequence[Difference], console: Console) -> None:
