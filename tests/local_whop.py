@@ -54,7 +54,7 @@ def build(
 
     A product that is only an id gets a monthly plan; use a SeedProduct for another.
     `api_version_date` None gives the webhook the legacy payload shape. `retry_seconds` stands for
-    Whop's 10, 20 and 40.
+    Whop's own pauses between attempts, of 30 seconds to 12 hours.
     """
     whop = LocalWhop(account, clock=clock, rng=random.Random(seed_number))
     wanted = [

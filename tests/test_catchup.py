@@ -24,7 +24,7 @@ from webhooks.inbox import Inbox, InboxUnavailable, connect
 from worker import jobs
 from worker.catchup import CatchUp, Mark, opened
 from worker.our_webhook import Ours, Unknown, ours
-from worker.policy.backlog import OVERLAP, REACH, RETRIED, Reading, begins
+from worker.policy.backlog import OVERLAP, REACH, Reading, begins
 from worker.sandbox.bodies import NewWebhook
 from worker.sandbox.faults import Failure
 from worker.sandbox.outbox import Outcome
@@ -48,8 +48,8 @@ cohort = { by = "seats", seats = 50 }
 
 
 def lose(whop: LocalWhop, at: datetime, *, then: int | None = None) -> None:
-    """Have every delivery that waits fail from an instant on, four times, or succeed `then`."""
-    while taken := whop.outbox.take(at + timedelta(days=400), 1_000_000):
+    """Have every delivery that waits fail from an instant until now, or succeed `then`."""
+    while taken := whop.outbox.take(datetime.now(UTC), 1_000_000):
         for message in taken:
             sent = max(message.due, at) if message.attempt else at
             answered = then is not None and message.attempt >= then
@@ -61,7 +61,7 @@ def lose(whop: LocalWhop, at: datetime, *, then: int | None = None) -> None:
 
 MINUTES = st.integers(0, 240).map(lambda n: timedelta(seconds=15 * n))
 MESSAGES = st.lists(
-    st.tuples(MINUTES, st.integers(0, 4), st.integers(0, 3)),  # when; which try succeeds; how late
+    st.tuples(MINUTES, st.integers(0, 5), st.integers(0, 3)),  # when; which try succeeds; how late
     max_size=30,
 )
 
@@ -72,7 +72,7 @@ def test_whatever_never_arrived_is_found_by_one_reading_or_another(messages, rea
     """Whop's clock may differ from ours by minutes, and the log need not be in order."""
     log: list[tuple[datetime, datetime, str, bool]] = []  # entered, sent, message, arrived
     for n, (after, succeeds, late) in enumerate(messages):
-        for attempt, delay in enumerate((0, 10, 30, 70)):
+        for attempt, delay in enumerate((0, 30, 150, 630, 2430)):
             sent = NOW + after + timedelta(seconds=delay)
             entered = sent + timedelta(seconds=75 * late)
             log.append((entered, sent, f"msg_{n}", attempt == succeeds))
@@ -90,16 +90,15 @@ def test_whatever_never_arrived_is_found_by_one_reading_or_another(messages, rea
         after = reading.complete_until(mark)
         assert mark is None or (after and after >= mark)
         mark = after
-    assert found >= {f"msg_{n}" for n, (_, succeeds, _) in enumerate(messages) if succeeds == 4}
+    assert found >= {f"msg_{n}" for n, (_, succeeds, _) in enumerate(messages) if succeeds == 5}
 
 
-def test_a_young_failure_is_not_lost_yet_and_the_mark_stays_before_it():
+def test_what_failed_once_is_taken_though_whop_will_try_again():
     reading = Reading[str](NOW)
-    young, old = NOW - RETRIED + timedelta(seconds=1), NOW - timedelta(hours=1)
+    young = NOW - timedelta(seconds=1)
     reading.note("msg_young", young, "young", arrived=False)
-    reading.note("msg_old", old, "old", arrived=False)
-    assert reading.lost() == ["old"]
-    assert reading.waiting == 1
+    reading.note("msg_old", NOW - timedelta(hours=1), "old", arrived=False)
+    assert reading.lost() == ["old", "young"]
     assert reading.complete_until(None) == young - OVERLAP
 
 
@@ -115,6 +114,14 @@ def test_what_is_lost_comes_the_oldest_first_and_once():
     for minutes, message in ((10, "c"), (11, "b"), (12, "a"), (13, "a")):
         reading.note(message, NOW - timedelta(minutes=minutes), message, arrived=False)
     assert reading.lost() == ["a", "b", "c"]
+
+
+def test_what_was_tried_again_is_as_old_as_its_first_attempt():
+    """Seats go by the order of buying, and Whop's twelfth try is three days after its first."""
+    reading = Reading[str](NOW)
+    for minutes, message in ((1, "first"), (5, "second"), (60, "first")):
+        reading.note(message, NOW - timedelta(minutes=minutes), message, arrived=False)
+    assert reading.lost() == ["first", "second"]
 
 
 def test_the_mark_goes_to_the_newest_attempt_when_the_log_has_been_quiet():
@@ -259,7 +266,7 @@ def test_what_whop_gave_up_is_stored_once_and_the_second_time_nothing_is(redis_u
             lost = {d.message_id for d in b.whop.outbox.newest_first(b.hook.id)}
             lost -= {d.message_id for d in b.whop.outbox.newest_first(b.hook.id) if d.success}
             found = await b.catch_up().run()
-            assert (found.stored, found.known, found.waiting) == (len(lost), 0, 0)
+            assert (found.stored, found.known) == (len(lost), 0)
             keys = await b.redis.keys(f"usher:{ACCOUNT}:delivery:*")
             assert {key.decode().rpartition(":")[2] for key in keys} == lost
             again = await b.catch_up().run()
@@ -274,15 +281,15 @@ def test_every_page_is_read_and_the_mark_spares_them_the_next_time(redis_url):
             b.buy(*(f"user{n}" for n in range(90)))
             lose(b.whop, b.now - timedelta(hours=1))
             found = await b.catch_up().run()
-            assert found.attempts == 90 * 3 * 4
+            assert found.attempts == 90 * 3 * 5
             assert found.stored == await b.stored() == 90 * 3
             calls = b.server.journal.counts["webhooks.list_deliveries"]
-            assert calls == {200: 11}
+            assert calls == {200: 14}
             b.buy("late")
             lose(b.whop, b.now - timedelta(minutes=20))
             found = await b.catch_up().run()
             assert found.stored == 3
-            assert calls == {200: 12}
+            assert calls == {200: 15}
 
     asyncio.run(main())
 
@@ -302,20 +309,24 @@ def test_what_fails_while_the_log_is_read_is_found_in_the_end(redis_url):
             assert await b.stored() == 30 * 3
             b.now += timedelta(minutes=5)
             await b.catch_up().run()
-            assert await b.stored() == 33 * 3
+            assert await b.stored() == 34 * 3
 
     asyncio.run(main())
 
 
-def test_a_delivery_that_whop_still_tries_is_left_to_it_until_it_gave_up(redis_url):
+def test_a_delivery_is_taken_after_its_first_failure_and_whops_next_try_is_nothing_new(redis_url):
     async def main():
         async with bench(redis_url) as b:
             b.buy("ada")
-            lose(b.whop, b.now - timedelta(seconds=71))
+            lose(b.whop, b.now - timedelta(seconds=1))
             found = await b.catch_up().run()
-            assert (found.stored, found.waiting) == (0, 3)
-            b.now += timedelta(minutes=5)
-            assert (await b.catch_up().run()).stored == 3
+            assert (found.attempts, found.stored) == (3, 3)
+            log = list(b.whop.outbox.newest_first(b.hook.id))
+            bodies = [
+                opened(Attempt(one.id, one.sent_at, success=False, body=one.request_body), 0)
+                for one in log
+            ]
+            assert [await b.inbox.put(body) for body in bodies] == [False] * 3
 
     asyncio.run(main())
 
@@ -328,7 +339,7 @@ def test_the_mark_stays_while_redis_takes_nothing(redis_url):
             await b.catch_up().run()
             before = await b.mark()
             b.buy(*(f"user{n}" for n in range(3)))
-            lose(b.whop, b.now - timedelta(minutes=30))
+            lose(b.whop, b.now - timedelta(minutes=15))
             await b.redis.config_set("maxmemory", 1)
             try:
                 with pytest.raises((InboxUnavailable, RedisError)):
@@ -367,6 +378,7 @@ def test_what_was_read_is_stored_where_whop_breaks_off_and_the_mark_stays(redis_
 def test_somebody_may_have_an_earlier_stretch_read_again_and_a_later_one_leaves_the_mark(redis_url):
     async def main():
         async with bench(redis_url) as b:
+            b.whop.outbox.retry_seconds = ()
             b.buy("ada")
             lose(b.whop, b.now - timedelta(days=2))
             b.buy("bob")
@@ -376,7 +388,7 @@ def test_somebody_may_have_an_earlier_stretch_read_again_and_a_later_one_leaves_
             assert (await b.catch_up().run()).stored == 3
             mark = await b.mark()
             again = await b.catch_up().run(since=b.now - timedelta(days=3))
-            assert (again.attempts, again.known) == (24, 6)
+            assert (again.attempts, again.known) == (6, 6)
             assert await b.mark() == mark
 
     asyncio.run(main())
@@ -396,12 +408,12 @@ def test_a_body_that_nobody_can_read_is_reported_once_and_blocks_nothing(redis_u
                 )
             for _ in range(3):
                 found = await b.catch_up().run()
-                assert len(found.unreadable) == 4
+                assert len(found.unreadable) == 3
             assert await b.stored() == 2
             assert await b.mark()
 
     asyncio.run(main())
-    assert capsys.readouterr().out.count("catch_up.unreadable") == 4
+    assert capsys.readouterr().out.count("catch_up.unreadable") == 3
 
 
 def test_what_is_none_of_our_business_is_left_out(redis_url):
@@ -484,6 +496,37 @@ def test_a_webhook_that_fails_is_spoken_of_loudly_long_before_whop_gives_it_up(r
     assert "webhook.failing" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("hours", "failures", "said"),
+    [
+        (23.9, 40, None),
+        (24, 40, "Whop turns it off at 2026-11-24 12:00 UTC; "),
+        (71, 40, "Whop turns it off at 2026-11-22 13:00 UTC; "),
+        (
+            30,
+            4,
+            "Whop turns it off at 2026-11-24 06:00 UTC at the earliest, once 10 deliveries",
+        ),
+        (100, 4, "Whop turns it off once 10 deliveries have failed (4 have); "),
+    ],
+)
+def test_after_a_day_of_failing_it_is_said_when_whop_turns_the_webhook_off(
+    redis_url, capsys, hours, failures, said
+):
+    async def main():
+        async with bench(redis_url) as b:
+            b.now = NOW
+            b.hook.consecutive_failures = failures
+            b.hook.failing_since = NOW - timedelta(hours=hours)
+            await b.catch_up().run()
+
+    asyncio.run(main())
+    out = capsys.readouterr().out
+    assert "webhook.failing" in out
+    assert ("webhook.endangered" in out) is (said is not None)
+    assert (said or "") in out
+
+
 @pytest.mark.parametrize("enable", [False, True])
 def test_a_webhook_that_whop_disabled_is_enabled_where_the_settings_allow(
     redis_url, capsys, enable
@@ -491,7 +534,7 @@ def test_a_webhook_that_whop_disabled_is_enabled_where_the_settings_allow(
     async def main():
         async with bench(redis_url) as b:
             for days in (4, 0):
-                b.buy("ada")
+                b.buy("ada", "bob")
                 lose(b.whop, b.now - timedelta(days=days, minutes=5))
             assert not b.hook.enabled
             catching = b.catch_up(enable=enable)

@@ -96,6 +96,12 @@ def test_a_worker_is_ready_and_says_what_it_is_not(redis_url):
                 await jobs.catch_up(tools)
                 answer = await client.get("/readyz")
                 assert (answer.status_code, answer.json()["webhook"]) == (200, "failing")
+                hook.failing_since = now = community.now() - timedelta(hours=25)
+                await jobs.catch_up(tools)
+                answer = await client.get("/readyz")
+                off = f"{now + timedelta(hours=72):%F %H:%M} UTC at the earliest"
+                assert answer.status_code == 200
+                assert answer.json()["webhook"].startswith(f"failing; Whop turns it off at {off}")
                 hook.enabled = False
                 await jobs.catch_up(tools)
                 answer = await client.get("/readyz")

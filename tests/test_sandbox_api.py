@@ -369,6 +369,25 @@ def test_members_and_access_tell_buyers_from_the_team() -> None:
     with_api(scene)
 
 
+def test_the_delivery_log_has_the_newest_first_50_on_a_page_unless_asked_and_100_at_most() -> None:
+    async def scene(api: Api) -> None:
+        whop = api.server.whop
+        hook = whop.hooks.create(
+            bodies.NewWebhook(url="http://127.0.0.1:1/", events=["membership.activated"])
+        )
+        for n in range(120):
+            whop.memberships.buy("prod_basic", f"u{n}")
+        for message in whop.outbox.take(whop.now(), 1000):
+            whop.outbox.settle(message, local_whop.FAILED, whop.now())
+        path = f"/webhooks/{hook.id}/deliveries"
+        newest = [one.id for one in whop.outbox.newest_first(hook.id)]
+        for asked, size in (("", 50), ("?first=100", 100), ("?first=120", 100), ("?first=7", 7)):
+            page = (await api("GET", path + asked)).json()
+            assert [row["id"] for row in page["data"]] == newest[:size]
+
+    with_api(scene)
+
+
 def test_the_controls_do_what_people_do_on_whops_pages() -> None:
     async def scene(api: Api) -> None:
         async def do(path: str, **body: object) -> dict[str, Any]:

@@ -4,7 +4,9 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 import local_whop
 import pytest
@@ -12,7 +14,7 @@ from local_whop import SECRET, Endpoint, Server
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from worker.sandbox import bodies
-from worker.sandbox.deliveries import Sender, signature
+from worker.sandbox.deliveries import TIMEOUT_SECONDS, Sender, signature
 from worker.sandbox.outbox import RETRY_SECONDS
 
 QUICK = (0.02, 0.04, 0.08)
@@ -36,9 +38,95 @@ def hook_id(server: Server) -> str:
     return next(iter(server.whop.tables.webhooks))
 
 
-def test_whop_retries_after_10_20_and_40_seconds() -> None:
-    assert RETRY_SECONDS == (10.0, 20.0, 40.0)
+def test_whop_tries_twelve_times_more_over_about_71_hours() -> None:
+    minute, hour = 60.0, 3600.0
+    soon = (30.0, 2 * minute, 8 * minute, 30 * minute, hour, 3 * hour, 6 * hour)
+    assert (*soon, *[12 * hour] * 5) == RETRY_SECONDS
+    assert round(sum(RETRY_SECONDS) / hour) == 71
     assert local_whop.build().outbox.retry_seconds == RETRY_SECONDS
+
+
+@dataclass
+class Hours:
+    """A clock that jumps ahead by an hour with each attempt."""
+
+    endpoint: Endpoint
+
+    def __call__(self) -> datetime:
+        return datetime.now(UTC) + timedelta(hours=len(self.endpoint.heard))
+
+
+def test_a_clock_that_runs_faster_shows_all_twelve_each_signed_anew_under_the_same_id() -> None:
+    async def main() -> None:
+        endpoint = Endpoint(answers=[500] * 12)
+        async with local_whop.serving(endpoint) as url:
+            whop = local_whop.build(webhook_url=url, clock=Hours(endpoint))
+            async with local_whop.running(whop) as server:
+                await server.control.patch("/sandbox/faults", json={"retry_clock": 1e7})
+                said = whop.hooks.sample(hook_id(server), "membership.updated")
+                whop.core.send_again(whop.hooks.get(hook_id(server)), said)
+                await local_whop.until(lambda: not whop.outbox)
+        assert len(endpoint.heard) == 13
+        key = local_whop.standard_key(SECRET)
+        stamps = []
+        for one in endpoint.heard:
+            headers = dict(one.headers)
+            assert headers["webhook-id"] == said.message_id
+            stamps.append(int(headers["webhook-timestamp"]))
+            signed = signature(SECRET, said.message_id, stamps[-1], one.content)
+            assert headers["webhook-signature"] == signed
+        Webhook(key).verify(endpoint.heard[0].content, dict(endpoint.heard[0].headers))
+        assert all(b - a >= 3600 for a, b in pairwise(stamps))
+        log = list(whop.outbox.newest_first(next(iter(whop.tables.webhooks))))
+        assert [one.success for one in log] == [True] + [False] * 12
+
+    asyncio.run(main())
+
+
+def test_a_clock_that_is_turned_while_a_delivery_waits_brings_its_next_attempt_nearer() -> None:
+    async def main() -> None:
+        endpoint = Endpoint(answers=[500])
+        async with (
+            local_whop.serving(endpoint) as url,
+            local_whop.running(local_whop.build(webhook_url=url)) as server,
+        ):
+            said = server.whop.hooks.sample(hook_id(server), "membership.updated")
+            server.whop.core.send_again(server.whop.hooks.get(hook_id(server)), said)
+            await local_whop.until(lambda: server.whop.outbox._log)
+            began = asyncio.get_running_loop().time()
+            for wrong in (0, -1, "fast"):
+                answer = await server.control.patch("/sandbox/faults", json={"retry_clock": wrong})
+                assert answer.status_code == 422
+            await server.control.patch("/sandbox/faults", json={"retry_clock": 600})
+            await local_whop.until(lambda: not server.whop.outbox)
+            assert asyncio.get_running_loop().time() - began < 25  # and not the 30 of Whop
+            assert len(endpoint.heard) == 2
+
+    asyncio.run(main())
+
+
+def test_a_redirect_is_a_failure_and_nobody_follows_it() -> None:
+    async def main() -> None:
+        elsewhere = Endpoint()
+
+        async def moved(scope, receive, send) -> None:
+            if scope["type"] == "lifespan":
+                await Endpoint()(scope, receive, send)
+                return
+            headers = [(b"location", url.encode()), (b"content-length", b"0")]
+            await send({"type": "http.response.start", "status": 307, "headers": headers})
+            await send({"type": "http.response.body"})
+
+        async with local_whop.serving(elsewhere) as url, local_whop.serving(moved) as first:
+            whop = local_whop.build(webhook_url=first, retry_seconds=())
+            async with local_whop.running(whop):
+                whop.memberships.buy("prod_basic", "ada")
+                await local_whop.until(lambda: not whop.outbox)
+        log = list(whop.outbox.newest_first(next(iter(whop.tables.webhooks))))
+        assert [(one.response_code, one.success) for one in log] == [(307, False)] * 3
+        assert elsewhere.heard == []
+
+    asyncio.run(main())
 
 
 def test_the_signature_is_keyed_with_the_literal_secret() -> None:
@@ -54,7 +142,7 @@ def test_the_signature_is_keyed_with_the_literal_secret() -> None:
         Webhook(local_whop.standard_key(SECRET[3:])).verify(body, headers)
 
 
-def test_a_failed_delivery_is_retried_with_its_id_and_given_up_after_three_more() -> None:
+def test_a_failed_delivery_is_retried_with_its_id_and_given_up_after_the_last() -> None:
     async def main() -> None:
         endpoint = Endpoint(answers=[500] * 4)
         async with heard(endpoint) as server:
@@ -141,6 +229,10 @@ def test_a_connection_is_kept_and_a_stale_one_replaced() -> None:
             await local_whop.until(lambda: len(closed) == 3)
 
     asyncio.run(main())
+
+
+def test_an_endpoint_has_five_seconds() -> None:
+    assert TIMEOUT_SECONDS == 5.0
 
 
 def test_an_endpoint_that_does_not_answer_in_time_has_failed() -> None:

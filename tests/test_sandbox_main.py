@@ -23,8 +23,11 @@ BASIC = SeedProduct(id="prod_basic", title="Basic")
 class Run:
     """A local Whop served until the block ends."""
 
-    def __init__(self, data: Path, webhook_url: str | None = None) -> None:
+    def __init__(
+        self, data: Path, webhook_url: str | None = None, retry_clock: float = 1.0
+    ) -> None:
         self._data, self._webhook_url = data, webhook_url
+        self._retry_clock = retry_clock
         self._stop = asyncio.Event()
         self._urls: asyncio.Queue[str] = asyncio.Queue()
 
@@ -38,6 +41,7 @@ class Run:
                 data=self._data,
                 webhook_url=self._webhook_url,
                 webhook_secret=SECRET,
+                retry_clock=self._retry_clock,
                 ready=self._urls.put_nowait,
                 stop=self._stop,
             )
@@ -73,6 +77,26 @@ def test_a_second_start_finds_the_data_again_and_sends_what_was_waiting(tmp_path
     asyncio.run(main())
     assert json.loads(data.read_text())["account"]["id"] == ACCOUNT
     assert [path.name for path in data.parent.iterdir()] == ["whop.json"]
+
+
+def test_a_start_with_a_faster_clock_tries_again_sooner_what_waited_from_before(
+    tmp_path: Path,
+) -> None:
+    data = tmp_path / "whop.json"
+
+    async def main() -> None:
+        endpoint = local_whop.Endpoint(answers=[500] * 3)
+        async with local_whop.serving(endpoint) as hook:
+            async with Run(data, hook) as url, httpx.AsyncClient(base_url=url) as control:
+                sold = {"product_id": "prod_basic", "user": "ada"}
+                await control.post("/sandbox/buy", json=sold)
+                await local_whop.until(lambda: len(endpoint.heard) == 3)
+            async with Run(data, hook, retry_clock=600):
+                began = time.monotonic()
+                await local_whop.until(lambda: len(endpoint.heard) == 6)
+                assert time.monotonic() - began < 25  # Whop would take 30 seconds
+
+    asyncio.run(main())
 
 
 def test_an_end_in_the_middle_of_a_save_waits_for_it_and_saves_once_more(tmp_path: Path) -> None:

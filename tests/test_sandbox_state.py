@@ -428,19 +428,58 @@ def test_deliveries_are_dropped_doubled_and_held_back_as_told() -> None:
     assert order != sorted(order)
 
 
-def test_a_webhook_that_fails_for_three_days_is_disabled() -> None:
+def fails(whop: LocalWhop) -> None:
+    """Have everything that is due fail."""
+    for message in whop.outbox.take(whop.now(), 100):
+        whop.outbox.settle(message, local_whop.FAILED, whop.now())
+
+
+@pytest.mark.parametrize("speed", [1, 600])
+def test_a_webhook_is_disabled_after_72_hours_of_failing_if_ten_deliveries_failed(
+    speed: float,
+) -> None:
     clock = Clock()
     whop = build(clock)
+    whop.faults.retry_clock = speed
     [hook] = whop.tables.webhooks.values()
-    for _ in range(2):
+    for _ in range(3):  # three deliveries each
         whop.memberships.buy("prod_basic", "ada")
-        for message in whop.outbox.take(whop.now(), 100):
-            whop.outbox.settle(message, local_whop.FAILED, whop.now())
-        clock.turn(days=3)
+    fails(whop)
+    clock.turn(hours=72.1 / speed)
+    fails(whop)
+    assert (hook.enabled, hook.consecutive_failures) == (True, 9)  # long enough, and too few
+    whop.memberships.buy("prod_basic", "ada")
+    fails(whop)
     assert not hook.enabled
     assert hook.disabled_at is not None
     whop.hooks.update(hook.id, bodies.WebhookPatch(enabled=True))
     assert (hook.consecutive_failures, hook.disabled_at) == (0, None)
+
+
+def test_many_failures_alone_disable_no_webhook() -> None:
+    clock = Clock()
+    whop = build(clock)
+    [hook] = whop.tables.webhooks.values()
+    for _ in range(5):
+        whop.memberships.buy("prod_basic", "ada")
+    fails(whop)
+    clock.turn(hours=71.9)
+    fails(whop)
+    assert (hook.enabled, hook.consecutive_failures) == (True, 15)
+
+
+def test_a_delivery_is_tried_thirteen_times_and_then_given_up() -> None:
+    clock = Clock()
+    whop = build(clock)
+    whop.memberships.buy("prod_basic", "ada")
+    attempts = dict[timedelta, None]()
+    while (due := whop.outbox.next_due()) is not None:
+        clock.now = due
+        attempts[clock.now - START] = None
+        fails(whop)
+    assert len(attempts) == 13
+    assert list(attempts)[:4] == [timedelta(seconds=s) for s in (0, 30, 150, 630)]
+    assert list(attempts)[-1] == timedelta(hours=70, minutes=40, seconds=30)
 
 
 def test_the_next_period_end_is_what_a_virtual_clock_jumps_to() -> None:

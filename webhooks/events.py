@@ -35,8 +35,8 @@ BUCKET: Final = 10
 """Seconds in which messages are counted together."""
 
 LATE: Final = 4 * 60 * 1000
-"""Milliseconds after which a message says nothing of how busy its chat is: Whop tries again for 70
-seconds or so, and what is older is a replay."""
+"""Milliseconds after which a message says nothing of how busy its chat is. Whop's first two tries
+after a failure come within three minutes; the next comes after ten, and the last after 71 hours."""
 
 
 class Malformed(ValueError):

@@ -1,8 +1,8 @@
 """Catching up: what Whop could not deliver is taken from its own log of deliveries.
 
-Whop tries a delivery for about 70 seconds and gives up; its log keeps what it tried for 30 days.
-What never succeeded comes in through the same door as a live delivery, and is known by the same
-id. Redis has, under `usher:{account}:`:
+Whop tries a delivery again for 71 hours, up to twelve hours apart; its log keeps what it tried for
+30 days. What has not succeeded comes in through the same door as a live delivery, after its first
+failure, and is known by the same id. Redis has, under `usher:{account}:`:
 
     caught_up           Mark: up to when nothing is missing, by Whop's clock, and of which webhook
 """
@@ -46,8 +46,8 @@ class Mark(msgspec.Struct, frozen=True):
 class Found:
     """What a catch-up found: attempts that were read, and of those that are lost, what became.
 
-    `stored` are new to us; `known` had come in another way; `waiting` may yet be delivered;
-    `ignored` are none of our business; `unreadable` are the ids of attempts that say nothing.
+    `stored` are new to us; `known` had come in another way; `ignored` are none of our business;
+    `unreadable` are the ids of attempts that say nothing.
     """
 
     webhook: str
@@ -55,7 +55,6 @@ class Found:
     attempts: int = 0
     stored: int = 0
     known: int = 0
-    waiting: int = 0
     ignored: int = 0
     unreadable: list[str] = field(default_factory=list)
 
@@ -144,7 +143,7 @@ class CatchUp:
         Those who waited are due one after the other, no faster than the quota lets us look at
         them: who buys meanwhile does not stand at the end of a long line.
         """
-        found.waiting, turns = reading.waiting, dict[str | None, int]()
+        turns = dict[str | None, int]()
         for message in reading.lost():
             if not self._concerns_us(message):
                 found.ignored += 1

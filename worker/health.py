@@ -21,6 +21,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from worker.meters import Meters
+from worker.policy.webhook import nears_its_end, turned_off
 from worker.sight import MEMBERS
 from worker.tools import Tools
 
@@ -89,6 +90,9 @@ class Health:
             return "unknown"
         if not health.enabled:
             return "disabled"
+        now = tools.clock()
+        if end := nears_its_end(health.failing_since, now):
+            return f"failing; Whop turns it off {turned_off(end, health.failures, now)}"
         return "failing" if health.failures else "enabled"
 
     async def measure(self) -> None:

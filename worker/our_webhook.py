@@ -15,6 +15,7 @@ import msgspec
 import structlog
 from redis.asyncio import Redis
 
+from worker.policy.webhook import nears_its_end, turned_off
 from worker.whop.client import Whop
 from worker.whop.errors import Forbidden, Missing, Rejected
 from worker.whop.transport import UNKNOWN_KEY
@@ -24,7 +25,12 @@ DOOR: Final = "/webhooks/whop"
 """How the address of the receiver ends."""
 
 FAILING: Final = 3
-"""Deliveries in a row whose failure is worth a loud word; Whop gives the webhook three days."""
+"""Deliveries in a row whose failure is worth a loud word."""
+
+MEND: Final = (
+    "see that the receiver answers at the webhook's URL, with its secret: a 2xx within 5 seconds, "
+    "and no redirect"
+)
 
 log = structlog.get_logger()
 
@@ -133,8 +139,17 @@ class OurWebhook:
                 webhook=hook.id,
                 failures=hook.failures,
                 since=str(hook.failing_since),
-                next="see that the receiver answers at the webhook's URL, with its secret; "
-                "after three days Whop disables it",
+                next=MEND,
+            )
+        if hook.enabled and (end := nears_its_end(hook.failing_since, self._clock())):
+            log.error(
+                "webhook.endangered",
+                webhook=hook.id,
+                failures=hook.failures,
+                since=str(hook.failing_since),
+                why=f"Whop turns it off {turned_off(end, hook.failures, self._clock())}; "
+                "what happens after that it delivers to nobody",
+                next=MEND,
             )
 
     async def _enabled(self, hook: Webhook) -> Webhook:

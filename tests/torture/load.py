@@ -19,7 +19,7 @@ from deliveries import ACCOUNT, PATH, SECRET
 from webhooks.signature import sign
 
 RETRIES = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
-"""Seconds between tries: half a minute, where Whop takes 70 seconds."""
+"""Seconds between tries: half a minute, where Whop takes 71 hours."""
 
 CONNECTIONS = 48
 PATIENCE = 8.0

@@ -100,7 +100,7 @@ def _caught_up(found: "Found", asked: datetime | None, zone: ZoneInfo) -> Iterat
     lost = "1 was lost and is" if found.stored == 1 else f"{found.stored} were lost and are"
     yield (
         f"{counted(found.attempts, 'attempt')} in the log of {found.webhook}: {lost} taken in, "
-        f"{found.known} had come in another way, {found.waiting} may still come."
+        f"{found.known} had come in another way."
     )
     for id_ in found.unreadable:
         yield f"{id_} says nothing that could be read; look at it on Whop."

@@ -1,19 +1,20 @@
 """Which deliveries of Whop's log never arrived, and up to when nothing of it is missing. Pure.
 
-The log has attempts, the newest first. Whop tries a delivery up to four times in about 70 seconds,
-so a young failure is not lost yet. Instants of the log are in Whop's time: the mark is taken from
-them and not from our clock, which may be ahead.
+The log has attempts, the newest first. Whop tries a delivery up to thirteen times in 71 hours, and
+its next attempt may be twelve hours away: what failed, and has not arrived since, is taken after
+its first failure. Where Whop delivers it later, too, it is known by its id. Instants of the log are
+in Whop's time: the mark is taken from them and not from our clock, which may be ahead.
 """
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final, Generic, TypeVar
 
-RETRIED: Final = timedelta(minutes=2)
-"""How long after a failed attempt another one may come: Whop's 70 seconds, and slow answers."""
-
 OVERLAP: Final = timedelta(minutes=5)
 """How much is read again each time: an attempt may be entered into the log after a later one."""
+
+QUIET: Final = timedelta(minutes=7)
+"""After so long without an attempt nothing older is entered any more, and nothing is read again."""
 
 REACH: Final = timedelta(days=30)
 """How far back Whop's log goes."""
@@ -39,12 +40,6 @@ class Reading(Generic[T]):
     newest: datetime | None = None
     _arrived: dict[str, None] = field(default_factory=dict)
     _lost: dict[str, T] = field(default_factory=dict)
-    _waiting: dict[str, datetime] = field(default_factory=dict)
-
-    @property
-    def waiting(self) -> int:
-        """The number of messages that Whop may yet try again."""
-        return len(self._waiting)
 
     def note(self, message: str, sent: datetime, what: T, *, arrived: bool) -> None:
         """Take note of an attempt; `what` is kept where its message turns out to be lost."""
@@ -54,22 +49,20 @@ class Reading(Generic[T]):
             self._arrived[message] = None
             if len(self._arrived) > REMEMBERED:
                 del self._arrived[next(iter(self._arrived))]
-        elif message in self._waiting or self.now - sent < RETRIED:
-            if message not in self._arrived:
-                self._waiting[message] = min(self._waiting.get(message, sent), sent)
-        elif message not in self._arrived and message not in self._lost:
+        elif message not in self._arrived:
+            self._lost.pop(message, None)  # its place is that of its first attempt
             self._lost[message] = what
 
     def lost(self) -> list[T]:
-        """Return what never arrived, the oldest first: seats go by the order of buying."""
+        """Return what has not arrived, by its first attempt, the oldest first: seats go by the
+        order of buying.
+        """
         return list(self._lost.values())[::-1]
 
     def complete_until(self, mark: datetime | None) -> datetime | None:
         """Return the next mark, once all that is lost is stored; it never goes back."""
         if self.newest is None:
             return mark
-        settled = self.now - self.newest > RETRIED + OVERLAP
-        until = self.newest if settled else self.newest - OVERLAP
-        if self._waiting:
-            until = min(until, min(self._waiting.values()) - OVERLAP)
+        quiet = self.now - self.newest > QUIET
+        until = self.newest if quiet else self.newest - OVERLAP
         return max(until, mark) if mark else until

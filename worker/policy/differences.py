@@ -38,7 +38,9 @@ LET_BE: Final = (
 )
 
 YOUNG: Final = timedelta(minutes=2)
-"""How long a change on Whop may be on its way to us: Whop tries a delivery for about 70 seconds."""
+"""How long a change on Whop may be on its way to us: its delivery, the try 30 seconds after it, and
+the work. What failed twice is told: Whop's next tries are minutes, then hours away, and nobody is
+to go without a seat for so long because something may yet come."""
 
 
 class Kind(StrEnum):

@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeVar
 import msgspec
 from starlette.datastructures import QueryParams
 
-from worker.sandbox.pages import Window, window
+from worker.sandbox.pages import DEFAULT_SIZE, Window, window
 from worker.sandbox.records import Delivery, Key, Outgoing, Record
 from worker.sandbox.refusals import BadRequest, Forbidden, NotFound, Unprocessable
 from worker.sandbox.state import LocalWhop
@@ -104,9 +104,11 @@ class Call(msgspec.Struct, kw_only=True):
             raise BadRequest(f"{name}: has no time zone")
         return moment
 
-    def window(self) -> Window:
-        """Read which page is wanted; the newest come first unless `direction` says `asc`."""
-        return window(self.one)
+    def window(self, size: int = DEFAULT_SIZE) -> Window:
+        """Read which page is wanted, of so many rows where nothing is said; the newest come first
+        unless `direction` says `asc`.
+        """
+        return window(self.one, size)
 
     def account(self, name: str = "account_id", *, required: bool = False) -> bool:
         """Say whether the named account, if one is, is this one.

@@ -186,6 +186,7 @@ class Control:
     async def _faults(self, request: Request) -> Response:
         """Show the switches, or set those that the body names."""
         if request.method == "PATCH":
+            before = self._whop.faults.retry_clock
             try:
                 _refuse_strangers(request)
                 self._whop.faults.change(await request.body())
@@ -193,7 +194,7 @@ class Control:
                 return _refused(refusal)
             except msgspec.DecodeError as wrong:
                 return _refused(Unprocessable(str(wrong)))
-            self._whop.outbox.wake()
+            self._whop.outbox.hasten(self._whop.faults.retry_clock / before, self._whop.now())
         return _json(self._whop.faults)
 
     async def _requests(self, request: Request) -> Response:

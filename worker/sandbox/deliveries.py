@@ -14,7 +14,7 @@ from worker.sandbox.wire import Broken, Wire
 CONCURRENCY = 64
 PAUSE_CHECK_SECONDS = 0.05
 TIMEOUT_SECONDS = 5.0
-"""How long an endpoint may take; Whop's own limit is not documented."""
+"""How long an endpoint may take. A redirect is not followed: it has failed (Whop: Webhooks)."""
 
 
 def signature(secret: str, message_id: str, timestamp: int, body: bytes) -> str:

@@ -4,7 +4,7 @@ All of them can be set while it runs, in code (`whop.faults.drop = 0.1`) or by
 `PATCH /sandbox/faults` with the same names.
 """
 
-from typing import Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
 
@@ -65,6 +65,10 @@ class Faults(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     memberships and payments are behind. With `create_takes_metadata` off, POST /memberships drops
     it. `payment_readable_after_seconds` is how long a new payment is 404. `stock_means` says what a
     plan's stock is: what is `left`, lessened by each purchase, or the `total` that is ever sold.
+
+    `retry_clock` is how many times faster than Whop's own the clock runs by which a failed delivery
+    is tried again, and by which a webhook that fails is disabled: at 600, the 71 hours of the
+    twelve tries are seven minutes.
     """
 
     latency_seconds: float = 0.0
@@ -85,6 +89,7 @@ class Faults(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     create_takes_metadata: bool = True
     payment_readable_after_seconds: float = 0.0
     stock_means: Literal["left", "total"] = "left"
+    retry_clock: Annotated[float, msgspec.Meta(gt=0)] = 1.0
 
     def misshape(self, operation: str) -> Shape | None:
         """Return the shape that this answer must have, and count it."""

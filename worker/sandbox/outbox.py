@@ -1,7 +1,8 @@
 """The outgoing webhooks: what is due, what is on its way, what came of it. No I/O, no clock.
 
-Whop sends at least once and in no promised order: the first attempt and up to three more, 10, 20
-and 40 seconds after the one before, and then it gives up (Whop: Webhooks).
+Whop sends at least once and in no promised order: the first attempt and up to twelve more, the
+last about 71 hours after the first, and then it gives up (Whop: Webhooks). `Faults.retry_clock`
+makes those hours shorter.
 """
 
 import heapq
@@ -16,9 +17,11 @@ from worker.sandbox.faults import Faults
 from worker.sandbox.records import Delivery, Outgoing, Webhook
 from worker.sandbox.tables import Tables
 
-RETRY_SECONDS = (10.0, 20.0, 40.0)
-PATIENCE = timedelta(days=3)
-"""Whop disables a webhook of which every delivery failed for three days straight."""
+RETRY_SECONDS = (30.0, 120.0, 480.0, 1800.0, 3600.0, 10_800.0, 21_600.0, *[43_200.0] * 5)
+"""How long after an attempt that failed the next one comes."""
+PATIENCE = timedelta(hours=72)
+FAILURES = 10
+"""Whop disables a webhook of which every delivery failed for so long, if so many did."""
 RETENTION = timedelta(days=30)
 SUCCESS_CLASS = 2
 LOG_SIZE = 10_000
@@ -154,9 +157,19 @@ class Outbox:
     def _retry(self, message: Outgoing, now: datetime) -> None:
         if message.attempt >= len(self.retry_seconds):
             return
-        message.due = now + timedelta(seconds=self.retry_seconds[message.attempt])
+        pause = self.retry_seconds[message.attempt] / self.faults.retry_clock
+        message.due = now + timedelta(seconds=pause)
         message.attempt += 1
         heapq.heappush(self._due, (message.due, message.seq, message))
+        self.wake()
+
+    def hasten(self, times: float, now: datetime) -> None:
+        """Have what waits for another attempt come so many times sooner: the clock was changed."""
+        for _, _, message in self._due:
+            if message.attempt:
+                message.due = now + (message.due - now) / times
+        self._due = [(message.due, message.seq, message) for _, _, message in self._due]
+        heapq.heapify(self._due)
         self.wake()
 
     def _remember_health(
@@ -171,7 +184,9 @@ class Outbox:
             hook.failing_since = hook.failing_since or now
         if message.attempt >= len(self.retry_seconds):
             hook.last_failure_at = now
-        if hook.failing_since is not None and now - hook.failing_since >= PATIENCE:
+        since = hook.failing_since or now
+        long = now - since >= PATIENCE / self.faults.retry_clock
+        if long and hook.consecutive_failures >= FAILURES:
             hook.enabled, hook.disabled_at = False, now
 
     def log(self, message: Outgoing, outcome: Outcome, now: datetime) -> Delivery:

@@ -1,8 +1,8 @@
 """Cursor pages: `first`/`after` forwards, `last`/`before` backwards (Whop: Pagination).
 
 A cursor is the place of a row in the list's order, not its position, so that rows that come or go
-between two pages neither repeat nor hide others. The page size is 20 unless asked for, and 100 at
-most; what Whop's own maximum is, is not documented.
+between two pages neither repeat nor hide others. A page has 20 rows where nobody says how many (50
+in the delivery log), and 100 at most.
 """
 
 import base64
@@ -71,7 +71,12 @@ def place_of(text: str) -> Place:
         raise BadRequest("Invalid cursor") from wrong
 
 
-def window(get: Callable[[str], str | None], *, default_direction: str = "desc") -> Window:
+def window(
+    get: Callable[[str], str | None],
+    size: int = DEFAULT_SIZE,
+    *,
+    default_direction: str = "desc",
+) -> Window:
     """Read the page parameters of a query.
 
     Raises:
@@ -83,7 +88,7 @@ def window(get: Callable[[str], str | None], *, default_direction: str = "desc")
     first, last, after, before = (get(name) for name in ("first", "last", "after", "before"))
     backwards = first is None and (last is not None or (before is not None and after is None))
     return Window(
-        size=_size(last if backwards else first),
+        size=_size(last if backwards else first, size),
         after=None if after is None else place_of(after),
         before=None if before is None else place_of(before),
         backwards=backwards,
@@ -91,9 +96,9 @@ def window(get: Callable[[str], str | None], *, default_direction: str = "desc")
     )
 
 
-def _size(text: str | None) -> int:
+def _size(text: str | None, otherwise: int) -> int:
     if text is None:
-        return DEFAULT_SIZE
+        return otherwise
     if not text.isascii() or not text.isdigit() or int(text) < 1:
         raise BadRequest("first and last must be positive numbers")
     return min(int(text), MAX_SIZE)

@@ -33,7 +33,7 @@ LONG_ENOUGH: Final = 5
 """Days that a simulation must have for a whole one of them to go without Whop."""
 
 RECEIVER_AWAY: Final = 25.0
-"""Seconds: no longer than two of Whop's retries reach."""
+"""Seconds: less than it takes Whop to try again."""
 
 
 @dataclass(slots=True)

@@ -9,6 +9,9 @@ from worker.sandbox.records import Delivery, Webhook
 from worker.sandbox.shapes import Json
 from worker.sandbox.tables import when
 
+LOG_PAGE = 50
+"""Attempts on a page of the delivery log where nobody says how many."""
+
 
 def listing(call: Call) -> Json:
     """List webhooks."""
@@ -50,7 +53,7 @@ def delete(call: Call) -> Json:
 def deliveries(call: Call) -> Json:
     """List the attempts, the newest first."""
     hook = call.whop.hooks.get(call.id)
-    rows, wanted = call.whop.outbox.newest_first(hook.id), call.window()
+    rows, wanted = call.whop.outbox.newest_first(hook.id), call.window(LOG_PAGE)
     if wanted.after and isinstance(below := wanted.after[0], int):
         rows = dropwhile(lambda entry: entry.seq >= below, rows)  # a long log is read page by page
     page = paginate(rows, lambda entry: (entry.seq,), wanted, ordered=True)
