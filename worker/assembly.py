@@ -18,6 +18,7 @@ from worker.catchup import CatchUp
 from worker.chatter import Chatter
 from worker.leases import Leases
 from worker.meters import Meters
+from worker.roster import Roster
 from worker.settings import Settings
 from worker.sight import Sight
 from worker.store import Store
@@ -39,11 +40,14 @@ def assemble(
     http: httpx.AsyncClient,
     clock: Callable[[], datetime],
     meters: Meters | None = None,
+    *,
+    enrolled: bool = False,
 ) -> Tools:
-    """Build what the jobs work with."""
-    account = settings.rules.account
+    """Build what the jobs work with; who is `enrolled` leaves jobs to workers with newer rules."""
+    account, mark = settings.rules.account, settings.rules.mark
     inbox = Inbox(redis, account, kept=settings.kept)
-    leases = Leases(redis, inbox.prefix, f"{socket.gethostname()}/{secrets.token_hex(4)}")
+    process = f"{socket.gethostname()}/{secrets.token_hex(4)}"
+    leases = Leases(redis, inbox.prefix, process)
     key = hashlib.sha256(settings.api_key.encode()).hexdigest()[:12]
     rng = random.Random()  # noqa: S311 - it spreads pauses, it guards nothing
     quota = Quota(
@@ -51,14 +55,15 @@ def assemble(
     )
     meters = meters or Meters()
     breaker = Breaker(redis, inbox.prefix, clock=clock, listener=meters)
-    whop = Whop(http, account=account, quota=quota, rng=rng, listener=breaker)
+    whop = Whop(http, account=account, quota=quota, rng=rng, listener=breaker, guard=leases.check)
     return Tools(
         rules=settings.rules,
         whop=whop,
         store=Store(redis, inbox.prefix),
-        subjects=Subjects(redis, inbox.prefix, leases),
+        subjects=Subjects(redis, inbox.prefix, leases, mark if enrolled else ""),
         inbox=inbox,
         leases=leases,
+        roster=Roster(redis, inbox.prefix, mark, process),
         calendars=Calendars(redis, inbox.prefix, clock=clock),
         chatter=Chatter(redis, inbox.prefix),
         breaker=breaker,

@@ -12,6 +12,7 @@ import msgspec
 from redis.asyncio import Redis
 
 from webhooks.events import BUCKET
+from worker.fence import Writer
 from worker.policy import pace as law
 from worker.policy.pace import SILENCE, Minute, Pace, Reading, State
 from worker.subjects import milliseconds
@@ -35,6 +36,7 @@ class Chatter:
     def __init__(self, redis: Redis, prefix: str) -> None:
         self._redis = redis
         self._prefix = prefix
+        self._write = Writer(redis).write
 
     async def heard(self, channel: str, now: datetime) -> Heard:
         """Return the last ten minutes of a chat, its controller and its alarm, in one round trip.
@@ -84,11 +86,12 @@ class Chatter:
         if standing and _stands(standing, alarm, milliseconds(now)):
             return
         alarm["since"] = milliseconds(wanted.since)
-        await self._redis.hset(f"{self._prefix}alarm:{channel}", mapping=alarm)  # type: ignore[misc]  # redis-py types sync and async in one
+        words = [word for pair in alarm.items() for word in pair]
+        await self._write(("HSET", f"{self._prefix}alarm:{channel}", *words))
 
     async def disarm(self, channel: str) -> None:
         """Have the receiver wake nobody for a chat."""
-        await self._redis.delete(f"{self._prefix}alarm:{channel}")
+        await self._write(("DEL", f"{self._prefix}alarm:{channel}"))
 
     async def state(self, channel: str) -> State:
         """Return where the controller of a chat stands; at its base where nobody said."""
@@ -105,9 +108,9 @@ class Chatter:
         """Remember where the controller of a chat stands; nothing is kept of one at rest."""
         key = f"{self._prefix}pace:{channel}"
         if state == State():
-            await self._redis.delete(key)
+            await self._write(("DEL", key))
         else:
-            await self._redis.set(key, msgspec.json.encode(state))
+            await self._write(("SET", key, msgspec.json.encode(state)))
 
     async def history(self, channel: str, since: datetime, now: datetime) -> dict[datetime, Minute]:
         """Return the minutes with a message, by their start, as far as they are recorded."""

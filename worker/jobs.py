@@ -14,6 +14,7 @@ from webhooks.inbox import InboxUnavailable
 from worker import channels, converge
 from worker.calendars.planning import replan
 from worker.catchup import Found
+from worker.fence import Lost
 from worker.policy import retry
 from worker.proof.recall import recall
 from worker.subjects import Claim, milliseconds
@@ -46,6 +47,8 @@ async def run(tools: Tools, subject: str) -> None:
     ):
         try:
             await _when_whop_is_there(tools, claim)
+        except Lost as lost:
+            log.warning("lease.lost", lease=str(lost), next="whoever has it does the work")
         finally:  # nothing happens where it was settled
             await tools.subjects.release(claim)
 
@@ -66,6 +69,8 @@ async def _settle(tools: Tools, claim: Claim) -> None:
         return
     try:
         look_again = await converge.converge(tools, claim)
+    except Lost:
+        raise
     except Blind as error:
         await tools.sight.blinded(claim.subject)
         await _hold(tools, claim, _words(error), BLIND_AGAIN)

@@ -8,7 +8,14 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Any, Final
 
+import structlog
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from worker import fence
+from worker.fence import Lost
+
+log = structlog.get_logger()
 
 LEASE: Final = 15_000
 """Milliseconds for which a lease holds without renewal: how long a killed worker's work waits."""
@@ -17,6 +24,11 @@ RENEW_EVERY: Final = 4.0
 """Seconds between renewals."""
 
 POLL: Final = 0.05
+PROMPT: Final = 1.0
+"""Seconds within which Redis says that a lease is ours, where the answer is worth anything."""
+
+AT_MOST: Final = 3
+"""So often a slow Redis is asked before its answer is taken: a lease lasts far longer."""
 
 _RENEW: Final = """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
@@ -53,18 +65,42 @@ class Leases:
         return f"{self._process}:{self._count}"
 
     def hold(self, name: str, token: str) -> None:
-        """Renew a lease that the running task has taken by a script of its own."""
+        """Renew a lease that the running task has taken by a script of its own.
+
+        What the task writes bears its token until it is given back.
+        """
         self._held[name] = (token, asyncio.current_task())
+        fence.hold(self._prefix + name, token)
 
     async def release(self, name: str) -> None:
         """Give a lease back; nothing happens where it was lost."""
         held = self._held.pop(name, None)
+        fence.let_go(self._prefix + name)
         if held:
             await self._release(keys=[self._prefix + name], args=[held[0]])
 
     def forget(self, name: str) -> None:
-        """Stop renewing a lease that a script has given back."""
+        """Stop renewing a lease that a script has given back, or that is lost."""
         self._held.pop(name, None)
+        fence.let_go(self._prefix + name)
+
+    async def check(self) -> None:
+        """Go on only where the running task still has all that it holds, as Redis says now.
+
+        For what cannot be undone and does not bear a token: a call that changes something at Whop.
+
+        Raises:
+            Lost: somebody else has, or had, one of the leases.
+        """
+        held, loop = fence.held(), asyncio.get_running_loop()
+        for _ in range(AT_MOST if held else 0):
+            began = loop.time()
+            tokens = await self._redis.mget([lease for lease, _ in held])
+            for (lease, token), now in zip(held, tokens, strict=True):
+                if now is None or now.decode() != token:
+                    raise Lost(lease)
+            if loop.time() - began < PROMPT:  # or we stood still while the answer waited for us
+                return
 
     @contextlib.asynccontextmanager
     async def holding(self, name: str) -> AsyncIterator[None]:
@@ -93,6 +129,20 @@ class Leases:
         finally:
             if free:
                 await self.release(name)
+
+    async def keep(self) -> None:
+        """Renew what is held for as long as the process runs; nothing but a cancel ends it.
+
+        A round that fails is no harm: a lease bears two.
+        """
+        while True:
+            await asyncio.sleep(RENEW_EVERY)
+            try:
+                await self.renew()
+            except (RedisError, OSError):
+                pass  # its holders find that out by themselves
+            except Exception:  # or all that is held would be lost, and nobody would see why
+                log.exception("leases.broke", next="it goes on with the next round")
 
     async def renew(self) -> None:
         """Renew all that is held, once; cancel the work whose lease somebody else has by now.

@@ -14,6 +14,7 @@ import uuid
 import zoneinfo
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final
 
 import httpx
@@ -23,7 +24,6 @@ from arq import cron, func
 from arq.connections import ArqRedis
 from arq.jobs import Job
 from arq.worker import Worker
-from redis.exceptions import RedisError
 
 from webhooks import log as logs
 from webhooks.inbox import JOB_LIFE, Inbox, connect
@@ -32,7 +32,6 @@ from worker.assembly import assemble, clock
 from worker.breaker import asking
 from worker.catchup import Found
 from worker.health import Health, Pulse, serving
-from worker.leases import RENEW_EVERY, Leases
 from worker.marking import mark_grants
 from worker.meters import Meters
 from worker.proof.inspection import nightly
@@ -105,7 +104,7 @@ async def catch_up(settings: Settings, since: datetime | None = None) -> Found |
     try:
         async with _client(settings) as http:
             tools = assemble(settings, redis, http, clock)
-            renewing = asyncio.create_task(_renew(tools.leases))
+            renewing = asyncio.create_task(tools.leases.keep())
             try:
                 return await jobs.catch_up(tools, since)
             finally:
@@ -194,9 +193,12 @@ def _hooks(
 
     async def start(ctx: dict[str, Any]) -> None:
         ctx["http"] = http = _client(settings)
-        ctx["tools"] = tools = assemble(settings, redis, http, clock, health.meters)
+        tools = assemble(settings, redis, http, clock, health.meters, enrolled=True)
+        ctx["tools"] = tools
+        await tools.roster.beat()
         ctx["beside"] = [
-            asyncio.create_task(_renew(tools.leases)),
+            asyncio.create_task(tools.roster.keep(partial(jobs.open_up, tools))),
+            asyncio.create_task(tools.leases.keep()),
             asyncio.create_task(tools.breaker.keep(asking(tools.whop))),
         ]
         await tools.breaker.learn()
@@ -249,7 +251,7 @@ class Lane(Worker):
         """Take jobs, as arq does after each poll, until the lane is to stop."""
         for job_id in job_ids:
             async with self._step:
-                if self.allow_pick_jobs:
+                if self.allow_pick_jobs and self.ctx["tools"].roster.current:
                     await super().start_jobs([job_id])
 
     async def heart_beat(self) -> None:
@@ -282,13 +284,6 @@ class OfAccount(ArqRedis):
         """Leave a job, by an id that no other account has."""
         id_ = f"{self._prefix}{_job_id or uuid.uuid4().hex}"
         return await super().enqueue_job(function, *args, _job_id=id_, **options)
-
-
-async def _renew(leases: Leases) -> None:
-    while True:
-        await asyncio.sleep(RENEW_EVERY)
-        with contextlib.suppress(RedisError, OSError):  # the next round may do; a lease bears two
-            await leases.renew()
 
 
 def work(settings: Settings) -> None:

@@ -52,8 +52,10 @@ async def member(tools: Tools, claim: Claim, user: str) -> datetime | None:
     A room, or a payment, that cannot be dealt with does not hold up the others.
     """
     known = await tools.store.member(user)
+    tools.keep_up()
     if (await notice(tools) or not known.rules) and await recall(tools):
         known = await tools.store.member(user)
+        tools.keep_up()
     now = tools.clock()
     if not _worth_a_look(tools, claim, known, now):
         log.info("member.unchanged")

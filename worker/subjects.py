@@ -20,7 +20,9 @@ from redis.asyncio import Redis
 
 from webhooks.events import Delivery
 from webhooks.inbox import REMEMBERED, WAKE, job
+from worker.fence import Lost
 from worker.leases import LEASE, Leases
+from worker.roster import CURRENT
 
 BUSY_AGAIN: Final = 1000
 """Milliseconds after which a job looks again at a subject that another worker holds."""
@@ -50,12 +52,18 @@ LOOKS: Final = 30
 TOOK: Final = 20
 """Ids that are kept of what one look took: enough to follow a purchase."""
 
-_CLAIM: Final = f"""{WAKE}
+_CLAIM: Final = f"""{WAKE}{CURRENT}
 local subject, token, now, lease, body = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
+local mark = ARGV[7]
+local newest = mark ~= '' and current(prefix) or mark  -- or nobody is enrolled
 local due = redis.call('ZSCORE', prefix .. 'due', subject)
 if not due or tonumber(due) > tonumber(now) then return {{'nothing'}} end
 local lock = prefix .. 'lock:' .. subject
 local free = redis.call('SET', lock, token, 'NX', 'PX', lease)
+if free and newest ~= mark then
+  redis.call('DEL', lock)
+  free = false
+end
 if not free and redis.call('GET', lock) ~= token then
   local job = redis.call('HGET', prefix .. 'job', subject)
   local at = job and redis.call('ZSCORE', queue_of(subject), job)
@@ -76,7 +84,8 @@ _SETTLE: Final = f"""{WAKE}
 local subject, token, outcome, now, at = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local body, record, look = ARGV[7], ARGV[8], ARGV[9]
 local pending, lock = prefix .. 'pending:' .. subject, prefix .. 'lock:' .. subject
-if redis.call('GET', lock) == token then redis.call('DEL', lock) end
+if redis.call('GET', lock) ~= token then return 0 end
+redis.call('DEL', lock)
 redis.call('HDEL', prefix .. 'job', subject)
 redis.call('ZREM', prefix .. 'due', subject)
 redis.call('RPUSH', prefix .. 'looks:' .. subject, look)
@@ -100,6 +109,7 @@ end
 if outcome == 'done' then redis.call('HDEL', prefix .. 'dead', subject) end
 if outcome == 'dead' then redis.call('HSET', prefix .. 'dead', subject, record) end
 if at ~= '' then wake(subject, at, body) end
+return 1
 """
 
 _SWEEP: Final = f"""{WAKE}
@@ -193,7 +203,9 @@ def milliseconds(at: datetime) -> int:
 class Subjects:
     """What is due, and the jobs for it."""
 
-    def __init__(self, redis: Redis, prefix: str, leases: Leases) -> None:
+    def __init__(self, redis: Redis, prefix: str, leases: Leases, mark: str = "") -> None:
+        """Claim as a worker by rules of a mark, or as somebody to whom a person said it."""
+        self._mark = mark
         self._redis = redis
         self._prefix = prefix
         self._leases = leases
@@ -203,9 +215,20 @@ class Subjects:
         self._discard = redis.register_script(_DISCARD)
 
     async def claim(self, subject: str, now: datetime) -> Claim | None:
-        """Take a subject; None where it is not due, or another worker has it and goes on."""
+        """Take a subject; None where it is not due, or is another worker's to do.
+
+        That is one who has it and goes on, or one with newer rules than ours.
+        """
         token, at = self._leases.token(), milliseconds(now)
-        arguments: list[Any] = [self._prefix, subject, token, at, LEASE, job(subject, at)]
+        arguments: list[Any] = [
+            self._prefix,
+            subject,
+            token,
+            at,
+            LEASE,
+            job(subject, at),
+            self._mark,
+        ]
         answer = await self._claim(args=arguments)
         if answer[0] != b"yours":
             return None
@@ -221,7 +244,11 @@ class Subjects:
         )
 
     async def done(self, claim: Claim, now: datetime, look_again: datetime | None) -> None:
-        """Settle a claim that came to its end; what arrived meanwhile gets a job of its own."""
+        """Settle a claim that came to its end; what arrived meanwhile gets a job of its own.
+
+        Raises, as all that settle do:
+            Lost: another worker has, or had, the claim: it is theirs to settle.
+        """
         await self._settled(claim, "done", now, look_again)
 
     async def later(
@@ -260,8 +287,10 @@ class Subjects:
         body = job(claim.subject, instant)
         head: list[Any] = [self._prefix, claim.subject, claim.token, outcome, instant, next_]
         look = msgspec.json.encode(Look(now, outcome, claim.tries, claim.taken[:TOOK], why))
-        await self._settle(args=[*head, body, record, look, *claim.taken])
+        settled = await self._settle(args=[*head, body, record, look, *claim.taken])
         self._leases.forget(claim.subject)
+        if not settled:
+            raise Lost(claim.subject)
 
     async def release(self, claim: Claim) -> None:
         """Give a claim back unsettled: its job was cut off and arq runs it again."""

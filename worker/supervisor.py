@@ -92,6 +92,8 @@ async def close(ctx: dict[str, Any]) -> None:
         await ctx.pop("lanes")
     if "beside" in ctx:
         await end(ctx.pop("beside"))
+        with contextlib.suppress(RedisError, OSError):
+            await ctx["tools"].roster.leave()
         await ctx["http"].aclose()
 
 

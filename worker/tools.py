@@ -14,6 +14,7 @@ from worker.chatter import Chatter
 from worker.leases import Leases
 from worker.memory.places import Place
 from worker.meters import Meters
+from worker.roster import Roster
 from worker.rules import Rules
 from worker.sight import Sight
 from worker.store import Store
@@ -25,7 +26,10 @@ from worker.whop.quota import Rank
 
 @dataclass(frozen=True)
 class Tools:
-    """The worker's dependencies. `places` spares a look into Redis for rooms that are ready."""
+    """The worker's dependencies. `places` spares a look into Redis for rooms that are ready.
+
+    What it has is of one version, which is read with each member; others change rooms, too.
+    """
 
     rules: Rules
     whop: Whop
@@ -33,6 +37,7 @@ class Tools:
     subjects: Subjects
     inbox: Inbox
     leases: Leases
+    roster: Roster
     calendars: Calendars
     chatter: Chatter
     breaker: Breaker
@@ -44,6 +49,13 @@ class Tools:
     clock: Callable[[], datetime]
     rng: random.Random
     places: dict[str, Place] = field(default_factory=dict)
+    versions: list[int] = field(default_factory=lambda: [0])
+
+    def keep_up(self) -> None:
+        """Forget the places where Redis has newer ones by now, or none any more."""
+        if self.versions != [self.store.places_version]:
+            self.places.clear()
+            self.versions[:] = [self.store.places_version]
 
     def in_background(self) -> "Tools":
         """Return the same tools, whose calls to Whop leave a fifth of the quota to others."""

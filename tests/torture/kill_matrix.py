@@ -6,6 +6,10 @@ the sender or the server is killed, either before the step leaves or when its an
 as far as the wire: it was done, and nobody was told. The dead process is started again, and the law
 is held up: the buyer is in one room, by one grant, with one greeting; nothing else was touched.
 
+A worker is stopped, too (SIGSTOP), for longer than its leases last: a second one does its work, the
+buyer cancels and is put out, and then the first goes on where it stood, with what it was about to
+write still on its way. Whatever it still believes, the buyer stays out.
+
 A killed worker's leases end after 15 seconds; here they are ended by hand, to save the time.
 """
 
@@ -14,6 +18,8 @@ import contextlib
 import hashlib
 import inspect
 import itertools
+import json
+import signal
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -29,6 +35,7 @@ from ports import free_port
 
 import webhooks.inbox
 import worker.breaker
+import worker.fence
 import worker.leases
 import worker.memory.members
 import worker.memory.seats
@@ -39,6 +46,7 @@ from torture.processes import Process, Valkey, ready, usher
 from torture.wire import Gate, Passage
 from worker.sandbox.app import create_app
 from worker.sandbox.journal import Journal
+from worker.sandbox.records import Membership
 from worker.sandbox.state import LocalWhop, SeedProduct
 
 RULES = f"""
@@ -67,11 +75,12 @@ DELIVERY, INBOX, STORE, CALL = (
     "worker -> Redis",
     "worker -> Whop",
 )
+STOPPED = "stopped worker"
 VICTIMS = {
     DELIVERY: ("receiver",),
     INBOX: ("receiver", "redis"),
-    STORE: ("worker", "redis"),
-    CALL: ("worker",),
+    STORE: ("worker", "redis", STOPPED),
+    CALL: ("worker", STOPPED),
 }
 
 
@@ -105,10 +114,20 @@ class Trap:
     seen: list[Step] = field(default_factory=list)
     armed: Point | None = None
     sprung: bool = False
+    goes_on: asyncio.Event | None = None
 
     def arm(self, point: Point | None) -> None:
         self.seen = []
         self.armed, self.sprung = point, False
+        stops = point is not None and point.victim == STOPPED
+        self.goes_on = asyncio.Event() if stops else None
+
+    async def outlived(self) -> bool:
+        """Say whether the victim goes on, once it does; who was killed does not."""
+        if self.goes_on is None:
+            return False
+        await self.goes_on.wait()
+        return True
 
     def meet(self, wire: str, what: str) -> Step:
         """Count a step."""
@@ -153,12 +172,14 @@ class _Watched(Passage):
         what = self._steps(data)
         if what is None:
             return True
-        self._step = self._wire.trap.meet(self._wire.wire, what)
-        return not self._wire.trap.springs(self._step, after=False)
+        trap = self._wire.trap
+        self._step = trap.meet(self._wire.wire, what)
+        return not trap.springs(self._step, after=False) or await trap.outlived()
 
     async def answered(self, _: bytes) -> bool:
         step, self._step = self._step, None
-        return step is None or not self._wire.trap.springs(step, after=True)
+        trap = self._wire.trap
+        return step is None or not trap.springs(step, after=True) or await trap.outlived()
 
 
 # --- reading what is said to Redis
@@ -169,6 +190,7 @@ def _scripts() -> dict[bytes, str]:
     named = {}
     for module in (
         webhooks.inbox,
+        worker.fence,
         worker.leases,
         worker.memory.members,
         worker.memory.seats,
@@ -177,7 +199,8 @@ def _scripts() -> dict[bytes, str]:
         worker.breaker,
     ):
         for name, text in inspect.getmembers(module, lambda one: isinstance(one, str)):
-            named[hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest().encode()] = name
+            for lua in (text, worker.fence._CHECK + text):
+                named[hashlib.sha1(lua.encode(), usedforsecurity=False).hexdigest().encode()] = name
     return named
 
 
@@ -275,9 +298,13 @@ class Lane:
         self.buyers = 0
         self.processes: dict[str, Process] = {}
         self.dead: str | None = None
+        self.canceled = False
 
     def _kill(self, victim: str) -> None:
-        self.processes[victim].kill()
+        if victim == STOPPED:
+            self.processes["worker"].signal(signal.SIGSTOP)
+        else:
+            self.processes[victim].kill()
         self.dead = victim
 
     @property
@@ -290,13 +317,34 @@ class Lane:
         victim, self.dead = self.dead, None
         if victim is None:
             return
-        if victim == "worker":
+        if victim in {"worker", STOPPED}:
             await asyncio.sleep(OVERDUE - 1)
             async with self.redis as client:
                 locks = await client.keys(f"usher:{ACCOUNT}:lock:*")
                 if locks:
                     await client.delete(*locks)
-        await asyncio.to_thread(self.processes[victim].start)
+        if victim == STOPPED:
+            await self._succeeded()
+        else:
+            await asyncio.to_thread(self.processes[victim].start)
+
+    async def _succeeded(self) -> None:
+        """Have a successor do the work of a worker that stands still, and that one go on then."""
+        successor, worker_ = self.processes["successor"], self.processes["worker"]
+        await asyncio.to_thread(successor.start)
+        try:
+            await self.settled()
+            (paid,) = self._paid(f"buyer{self.buyers}")
+            self.whop.memberships.cancel(paid.id)
+            self.canceled = True
+            await self.settled()
+            worker_.signal(signal.SIGCONT)
+            assert self.trap.goes_on
+            self.trap.goes_on.set()
+            await self.settled()
+        finally:
+            worker_.signal(signal.SIGCONT)
+            await asyncio.to_thread(successor.stop)
 
     async def settled(self, seconds: float = 100) -> None:
         """Wait until everything is delivered and nobody has anything to do, now or again."""
@@ -336,6 +384,7 @@ class Lane:
     async def purchase(self, point: Point | None) -> list[str]:
         """Sell one course with somebody being killed; returns the laws that were broken."""
         self.trap.arm(point)
+        self.canceled = False
         self.buyers += 1
         self.whop.memberships.buy("prod_course", f"buyer{self.buyers}")
         try:
@@ -350,15 +399,16 @@ class Lane:
         tables, index = self.whop.tables, self.whop.index
         user = index.user_by_name[name].id
         hidden = {one.id: one for one in tables.products.values() if one.visibility == "hidden"}
-        held = index.by_user[user]
-        paid = [one for one in held if one.product_id == "prod_course"]
+        held, paid = index.by_user[user], self._paid(name)
         granted = [one for one in held if one.product_id in hidden]
         rooms = [one for one in tables.experiences.values() if one.name != "The Lounge"]
         inside = [one for one in rooms if self.whop.rooms.may_enter(user, one) == "customer"]
         wrong = []
-        if len(paid) != 1 or paid[0].status != "completed" or paid[0].cancellation_reason:
+        status = "canceled" if self.canceled else "completed"
+        if len(paid) != 1 or paid[0].status != status or paid[0].cancellation_reason:
             wrong.append("a paid membership was touched")
-        if len(inside) != 1 or [one.entitled for one in granted] != [True]:
+        stays = not self.canceled
+        if len(inside) != stays or [one.entitled for one in granted] != [stays]:
             wrong.append(f"{len(inside)} rooms by {len(granted)} grants")
         if len(rooms) != self.buyers or len(hidden) != self.buyers:
             wrong.append(f"{len(rooms)} rooms, {len(hidden)} products for {self.buyers} cohorts")
@@ -370,7 +420,21 @@ class Lane:
             words = self.whop.rooms.messages_in(self.whop.rooms.channel(room.id))
             if len(words) != 1:
                 wrong.append(f"{len(words)} greetings")
+        wrong += await self._record_broken(user, [one.id for one in granted])
         return wrong + await self._deliveries_broken()
+
+    async def _record_broken(self, user: str, granted: list[str]) -> list[str]:
+        """See that what is remembered of a buyer is the last that was done, and no older thing."""
+        async with self.redis as client:
+            record = json.loads(await client.get(f"usher:{ACCOUNT}:member:{user}"))
+        grant = record["grants"]["course"]
+        if [grant.get("membership")] != granted or grant["taken"] is not self.canceled:
+            return [f"the record says {grant}, and Whop {granted}"]
+        return []
+
+    def _paid(self, name: str) -> list[Membership]:
+        user = self.whop.index.user_by_name[name].id
+        return [one for one in self.whop.index.by_user[user] if one.product_id == "prod_course"]
 
     async def _deliveries_broken(self) -> list[str]:
         """See that what was acknowledged is kept, that all was, and nothing was new twice."""
@@ -408,11 +472,12 @@ def watched(app: Any, trap: Trap) -> Any:
         words = [word for word in path.split("/")[3:] if "_" not in word or "chat_" in word[:5]]
         step = trap.meet(CALL, f"{scope['method']} {'/'.join(words)}")
         if trap.springs(step, after=False):
+            await trap.outlived()
             await _gone(send)
             return
         said: list[Any] = []
         await app(scope, receive, lambda message: _keep(said, message))
-        if trap.springs(step, after=True):
+        if trap.springs(step, after=True) and not await trap.outlived():
             await _gone(send)
             return
         for message in said:
@@ -466,9 +531,13 @@ async def lane() -> AsyncIterator[Lane]:
             "redis": Valkey(folder / "valkey", redis_port),
             "receiver": usher("receive", folder, REDIS_URL=inbox_url, **secret),
             "worker": usher("work", folder, REDIS_URL=store_url, **env),
+            "successor": usher(
+                "work", folder, REDIS_URL=f"redis://127.0.0.1:{redis_port}/0", **env
+            ),
         }
-        for process in here.processes.values():
-            await asyncio.to_thread(process.start)
+        for name, process in here.processes.items():
+            if name != "successor":
+                await asyncio.to_thread(process.start)
             stack.callback(process.stop)
         await asyncio.to_thread(ready, port)
         while not whop.tables.experiences:  # noqa: ASYNC110 - the worker makes it

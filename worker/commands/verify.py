@@ -16,7 +16,6 @@ from typing import Any, BinaryIO, Final
 
 import httpx
 import msgspec
-from redis.exceptions import RedisError
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
@@ -25,7 +24,6 @@ from rich.table import Table
 from webhooks.inbox import connect
 from worker import jobs, main
 from worker.admin.reach import reaching
-from worker.leases import RENEW_EVERY
 from worker.policy.brake import too_many
 from worker.policy.differences import Cure, Difference, Kind
 from worker.policy.rooms import split
@@ -149,7 +147,7 @@ async def _working(settings: main.Settings, clock: Callable[[], datetime]) -> As
     try:
         async with http:
             tools = main.assemble(settings, redis, http, clock)
-            renewing = asyncio.create_task(_renew(tools))
+            renewing = asyncio.create_task(tools.leases.keep())
             try:
                 with reaching():
                     yield tools
@@ -157,13 +155,6 @@ async def _working(settings: main.Settings, clock: Callable[[], datetime]) -> As
                 await end([renewing])
     finally:
         await redis.aclose()
-
-
-async def _renew(tools: Tools) -> None:
-    while True:
-        await asyncio.sleep(RENEW_EVERY)
-        with contextlib.suppress(RedisError, OSError):
-            await tools.leases.renew()
 
 
 # --- putting it right

@@ -101,7 +101,7 @@ class Channels(Places):
 
     async def save_kept(self, instance: str, kept: Kept) -> None:
         """Remember the settings of a room's channel."""
-        await self._redis.set(f"{self._prefix}kept:{instance}", msgspec.json.encode(kept))
+        await self._write(("SET", f"{self._prefix}kept:{instance}", msgspec.json.encode(kept)))
 
     async def all_kept(self) -> dict[str, Kept]:
         """Return what is known of all channels, by their rooms' keys."""
@@ -139,12 +139,11 @@ class Channels(Places):
     async def save_posted(self, instance: str, key: str, posted: Posted) -> None:
         """Remember how far a message of a room is."""
         name = f"{self._prefix}posted:{instance}"
-        async with self._redis.pipeline() as pipe:
-            pipe.hset(name, key, msgspec.json.encode(posted).decode())
-            pipe.expire(name, POSTED_LIFE)
-            await pipe.execute()
+        await self._write(
+            ("HSET", name, key, msgspec.json.encode(posted)),
+            ("EXPIRE", name, int(POSTED_LIFE.total_seconds())),
+        )
 
     async def forget_posted(self, instance: str, key: str) -> None:
         """Forget a message that nobody will ask for again."""
-        removed = self._redis.hdel(f"{self._prefix}posted:{instance}", key)
-        await cast("Awaitable[int]", removed)
+        await self._write(("HDEL", f"{self._prefix}posted:{instance}", key))

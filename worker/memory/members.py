@@ -12,6 +12,7 @@ from typing import Any, Final, cast
 import msgspec
 from redis.asyncio import Redis
 
+from worker.fence import translated
 from worker.memory.watermark import Watermark
 from worker.policy.access import Facts, Grant
 from worker.policy.evidence import Unshown
@@ -85,14 +86,13 @@ class Members(Watermark):
 
     def __init__(self, redis: Redis, prefix: str) -> None:
         super().__init__(redis, prefix)
-        self._remember = redis.register_script(_REMEMBER)
+        self._remember = self._script(_REMEMBER)
 
     async def member(self, user: str) -> Member:
         """Return what is known of a member; a new one where nothing is."""
-        row, written = await self._redis.mget(
-            f"{self._prefix}member:{user}", f"{self._prefix}written"
-        )
-        self.saw(written)
+        names = (f"member:{user}", "written", "places")
+        row, *counts = await self._redis.mget([self._prefix + name for name in names])
+        self.saw(*counts)
         return _MEMBER.decode(row) if row else Member()
 
     async def members(self, users: Sequence[str]) -> dict[str, Member]:
@@ -104,42 +104,43 @@ class Members(Watermark):
 
     async def save_member(self, user: str, member: Member) -> None:
         """Remember a member."""
-        await self._redis.set(f"{self._prefix}member:{user}", msgspec.json.encode(member))
+        await self._write(self._member(user, member))
 
     async def granted(self, user: str, member: Member, instance: str) -> None:
         """Remember a member together with their place in a room."""
-        async with self._redis.pipeline() as pipe:
-            pipe.set(f"{self._prefix}member:{user}", msgspec.json.encode(member))
-            pipe.sadd(f"{self._prefix}granted:{instance}", user)
-            pipe.srem(f"{self._prefix}offered:{instance}", user)
-            self._advance(pipe, member.last_grant)
-            await pipe.execute()
+        await self._write(
+            self._member(user, member),
+            ("SADD", f"{self._prefix}granted:{instance}", user),
+            ("SREM", f"{self._prefix}offered:{instance}", user),
+            *self._advance(member.last_grant),
+        )
 
     async def offered(self, user: str, member: Member, instance: str) -> None:
         """Remember a member who was offered a place in a room, and must take it themselves."""
-        async with self._redis.pipeline() as pipe:
-            pipe.set(f"{self._prefix}member:{user}", msgspec.json.encode(member))
-            pipe.sadd(f"{self._prefix}offered:{instance}", user)
-            self._advance(pipe, member.last_grant)
-            await pipe.execute()
+        await self._write(
+            self._member(user, member),
+            ("SADD", f"{self._prefix}offered:{instance}", user),
+            *self._advance(member.last_grant),
+        )
 
     async def taken(self, user: str, member: Member, instance: str) -> None:
         """Remember a member together with the end of their place in a room."""
-        async with self._redis.pipeline() as pipe:
-            pipe.set(f"{self._prefix}member:{user}", msgspec.json.encode(member))
-            pipe.srem(f"{self._prefix}granted:{instance}", user)
-            pipe.srem(f"{self._prefix}offered:{instance}", user)
-            await pipe.execute()
+        await self._write(
+            self._member(user, member),
+            ("SREM", f"{self._prefix}granted:{instance}", user),
+            ("SREM", f"{self._prefix}offered:{instance}", user),
+        )
+
+    def _member(self, user: str, member: Member) -> tuple[Any, ...]:
+        return ("SET", f"{self._prefix}member:{user}", msgspec.json.encode(member))
 
     async def note_holder(self, user: str, memberships: Sequence[str]) -> dict[str, str]:
         """Remember who has some memberships; returns those that were another user's, with whom."""
         if not memberships:
             return {}
         name = f"{self._prefix}holders"
-        async with self._redis.pipeline() as pipe:
-            pipe.hmget(name, list(memberships))
-            pipe.hset(name, mapping=dict.fromkeys(memberships, user))
-            before, _ = await pipe.execute()
+        pairs = [word for id_ in memberships for word in (id_, user)]
+        before, _ = await self._write(("HMGET", name, *memberships), ("HSET", name, *pairs))
         had = {id_: row.decode() for id_, row in zip(memberships, before, strict=True) if row}
         return {id_: other for id_, other in had.items() if other != user}
 
@@ -161,7 +162,8 @@ class Members(Watermark):
             for user, member in lost.items():
                 keys, arguments = self._lost(user, member, member.grants, whole=True)
                 await self._remember(keys=keys, args=arguments, client=pipe)
-            await pipe.execute()
+            with translated():
+                await pipe.execute()
 
     def _lost(
         self, user: str, member: Member, grants: Mapping[str, Grant], *, whole: bool

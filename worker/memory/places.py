@@ -2,6 +2,7 @@
 
 room:{instance}     Place: the ids of a room on Whop, step by step as it comes into being
 rooms               set: the instances that exist
+places              how often any of them changed: what is kept of them elsewhere is as old
 hidden              hash: a cohort's hidden product -> the instance that it is for
 recalled            set: rooms of which all that Whop has of ours is known here
 """
@@ -53,20 +54,22 @@ class Places(Shelf):
 
     async def save_place(self, instance: str, place: Place) -> None:
         """Remember a room, after each step of its making."""
-        async with self._redis.pipeline() as pipe:
-            pipe.set(f"{self._prefix}room:{instance}", msgspec.json.encode(place))
-            pipe.sadd(f"{self._prefix}rooms", instance)
-            if place.product:
-                pipe.hset(f"{self._prefix}hidden", place.product, instance)
-            await pipe.execute()
+        hidden = ("HSET", f"{self._prefix}hidden", place.product, instance)
+        await self._write(
+            ("SET", f"{self._prefix}room:{instance}", msgspec.json.encode(place)),
+            ("SADD", f"{self._prefix}rooms", instance),
+            *([hidden] if place.product else []),
+            ("INCR", f"{self._prefix}places"),
+        )
 
     async def gone(self, instance: str) -> None:
         """Forget a room whose chat is no longer on Whop."""
-        async with self._redis.pipeline() as pipe:
-            pipe.srem(f"{self._prefix}rooms", instance)
-            for kind in ("room", "kept", "holds", "posted"):
-                pipe.delete(f"{self._prefix}{kind}:{instance}")
-            await pipe.execute()
+        kinds = ("room", "kept", "holds", "posted")
+        await self._write(
+            ("SREM", f"{self._prefix}rooms", instance),
+            ("DEL", *(f"{self._prefix}{kind}:{instance}" for kind in kinds)),
+            ("INCR", f"{self._prefix}places"),
+        )
 
     async def instances(self) -> list[str]:
         """Return the keys of all rooms that exist, in order."""
@@ -101,7 +104,7 @@ class Places(Shelf):
 
     async def save_recalled(self, rooms: Sequence[str]) -> None:
         """Remember that all that Whop has of some rooms is known here."""
-        await cast("Awaitable[int]", self._redis.sadd(f"{self._prefix}recalled", *rooms))
+        await self._write(("SADD", f"{self._prefix}recalled", *rooms))
 
     async def doubt(self, rooms: Sequence[str]) -> None:
         """Remember that something of what Whop has of these rooms may be unknown here."""

@@ -84,11 +84,11 @@ class Seats(Shelf):
 
     def __init__(self, redis: Redis, prefix: str) -> None:
         super().__init__(redis, prefix)
-        self._seat = redis.register_script(_SEAT)
-        self._free = redis.register_script(_FREE)
-        self._fill = redis.register_script(_FILL)
-        self._recount = redis.register_script(_RECOUNT)
-        self._move = redis.register_script(_MOVE)
+        self._seat = self._script(_SEAT)
+        self._free = self._script(_FREE)
+        self._fill = self._script(_FILL)
+        self._recount = self._script(_RECOUNT)
+        self._move = self._script(_MOVE)
 
     async def seat(self, room: str, user: str, *, cohort: str | None, seats: int) -> str:
         """Return a member's cohort: the one they have, or else `cohort`, or the next seat's."""
@@ -125,7 +125,8 @@ class Seats(Shelf):
 
     async def recount(self, room: str) -> None:
         """Count a room's seats anew; a count never goes down, or a seat would be given twice."""
-        await self._recount(keys=[f"{self._prefix}seats:{room}", f"{self._prefix}filled:{room}"])
+        keys = [f"{self._prefix}seats:{room}", f"{self._prefix}filled:{room}"]
+        await self._recount(keys=keys, args=[])
 
     async def sold(self, room: str, user: str, at: datetime | None) -> int:
         """Remember when somebody bought a ticket for a room, or that they have none any more.
@@ -133,13 +134,8 @@ class Seats(Shelf):
         Returns how many have one, if this is a new one, or else 0.
         """
         name = f"{self._prefix}sold:{room}"
-        async with self._redis.pipeline() as pipe:
-            if at is None:
-                pipe.zrem(name, user)
-            else:
-                pipe.zadd(name, {user: at.timestamp() * 1000})
-            pipe.zcard(name)
-            changed, count = await pipe.execute()
+        has = ("ZREM", name, user) if at is None else ("ZADD", name, at.timestamp() * 1000, user)
+        changed, count = await self._write(has, ("ZCARD", name))
         return count if changed and at else 0
 
     async def buyers(self, room: str) -> list[str]:
@@ -155,4 +151,4 @@ class Seats(Shelf):
 
     async def save_stock(self, room: str, stock: Stock) -> None:
         """Remember what is known of the stock of a room's plan."""
-        await self._redis.set(f"{self._prefix}stock:{room}", msgspec.json.encode(stock))
+        await self._write(("SET", f"{self._prefix}stock:{room}", msgspec.json.encode(stock)))

@@ -39,11 +39,11 @@ class Trail(Shelf):
         if not steps:
             return
         key = f"{self._prefix}trail:{subject}"
-        async with self._redis.pipeline(transaction=False) as pipe:
-            pipe.rpush(key, *(msgspec.json.encode(step) for step in steps))
-            pipe.ltrim(key, -TRAIL_LENGTH, -1)
-            pipe.expire(key, TRAIL_LIFE)
-            await pipe.execute()
+        await self._write(
+            ("RPUSH", key, *(msgspec.json.encode(step) for step in steps)),
+            ("LTRIM", key, -TRAIL_LENGTH, -1),
+            ("EXPIRE", key, int(TRAIL_LIFE.total_seconds())),
+        )
 
     async def steps(self, subject: str) -> list[Step]:
         """Return what was done for a subject, the newest last."""

@@ -25,14 +25,16 @@ class Watermark(Shelf):
 
     def __init__(self, redis: Redis, prefix: str) -> None:
         super().__init__(redis, prefix)
-        self._raise = redis.register_script(_RAISE)
+        self._raise = self._script(_RAISE)
         self._highest = 0
         self._now = 0
+        self.places_version = 0
 
-    def saw(self, written: bytes | None) -> None:
-        """Take note of the count, as it was read with something else."""
+    def saw(self, written: bytes | None, places: bytes | None) -> None:
+        """Take note of the counts, as they were read with something else."""
         self._now = int(written or 0)
         self._highest = max(self._highest, self._now)
+        self.places_version = int(places or 0)
 
     async def put_back(self) -> bool:
         """Say, to one of those who miss it, that the memory knows less than it did.
@@ -48,8 +50,11 @@ class Watermark(Shelf):
         """Return when the last grant was set out to be given."""
         return await self._read("granted_at", datetime)
 
-    def _advance(self, pipe: Any, at: datetime | None) -> None:
-        """Write down, in somebody's transaction, that a grant was."""
-        pipe.incr(f"{self._prefix}written")
-        if at:
-            pipe.set(f"{self._prefix}granted_at", msgspec.json.encode(at))
+    def _advance(self, at: datetime | None) -> list[tuple[Any, ...]]:
+        """Return what writes down that a grant was."""
+        count = ("INCR", f"{self._prefix}written")
+        return (
+            [count, ("SET", f"{self._prefix}granted_at", msgspec.json.encode(at))]
+            if at
+            else [count]
+        )

@@ -69,10 +69,17 @@ class Whop:
         rng: random.Random,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         listener: Listener | None = None,
+        guard: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._account = account
         self._wire = Transport(
-            http, quota=quota, rng=rng, sleep=sleep, listener=listener, lacks=self._lacking
+            http,
+            quota=quota,
+            rng=rng,
+            sleep=sleep,
+            listener=listener,
+            lacks=self._lacking,
+            guard=guard,
         )
         self._unreadable: set[tuple[str, str | None]] = set()
 

@@ -79,14 +79,20 @@ class Transport:
         sleep: Callable[[float], Awaitable[None]],
         listener: Listener | None,
         lacks: Callable[[Sequence[str]], Awaitable[Sequence[str]]] | None = None,
+        guard: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
-        """Go over a client; `lacks` says which of some permissions the key has not."""
+        """Go over a client.
+
+        `lacks` says which of some permissions the key has not, and `guard` raises where the caller
+        may change nothing any more: it is asked right before each call that does.
+        """
         self._http = http
         self._quota = quota
         self._rng = rng
         self._sleep = sleep
         self._listener = listener
         self._lacks = lacks
+        self._guard = guard
         self._rank = Rank.OTHER
 
     def at(self, rank: Rank) -> "Transport":
@@ -163,6 +169,8 @@ class Transport:
         rank = self._rank if rank is Rank.OTHER else rank
         for attempt in range(tries):
             await self._turn(operation, rank)
+            if self._guard and method != "GET":
+                await self._guard()
             try:
                 answer = await self._once(operation, request, needs or NEEDS.get(operation, ""))
             except WhopError as error:
