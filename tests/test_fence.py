@@ -12,6 +12,7 @@ from worker.leases import LEASE, Leases
 from worker.memory.channels import Kept, Posted
 from worker.memory.members import Member
 from worker.memory.places import Place
+from worker.memory.seats import Stock
 from worker.memory.trail import Step
 from worker.policy.access import Grant
 from worker.policy.pace import State
@@ -35,7 +36,7 @@ WRITES = {
     "a seat": lambda store, _: store.seat("course", "user_a", cohort=None, seats=3),
     "a seat that is free": lambda store, _: store.free_seat("course", "user_a", "1"),
     "a ticket": lambda store, _: store.sold("stage", "user_a", NOW),
-    "a stock": lambda store, _: store.save_stock("stage", 40),
+    "a stock": lambda store, _: store.save_stock("stage", Stock(40)),
     "a room": lambda store, _: store.save_place("course/1", Place(name="Course")),
     "a room that is gone": lambda store, _: store.gone("course/1"),
     "settings": lambda store, _: store.save_kept("course/1", Kept(Settings())),

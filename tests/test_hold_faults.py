@@ -90,7 +90,7 @@ def test_what_cannot_be_put_back_waits_once_however_often_it_is_seen(redis_url):
         async with community.running(redis_url, rooms, clock=clock) as seller:
             channel = await seller.channel("lounge")
             seller.whop.faults.failures = [
-                Failure(operation="chat_channels.update", status=403, times=LONG)
+                Failure(operation="chat_channels.update", status=401, times=LONG)
             ]
             await seller.rest()  # what is asked for while a worker looks would wait once more
             channel.user_posts_cooldown_seconds = 90

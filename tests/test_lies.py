@@ -4,13 +4,16 @@ A buyer who is put out by a lie of Whop's is our fault.
 """
 
 import asyncio
+import json
 from datetime import UTC, datetime, timedelta
 
 import community
 import pytest
 from community import Clock
+from deliveries import envelope
 from local_whop import ACCOUNT
 
+from webhooks import events
 from webhooks.inbox import connect
 from worker.admin import brakes
 from worker.brake import Brake
@@ -18,6 +21,7 @@ from worker.commands.explain import explain
 from worker.policy.brake import SECOND_LOOK, Word
 from worker.sandbox.faults import Emptied, Failure
 from worker.sight import MEMBERS
+from worker.subjects import milliseconds
 
 COURSE = """
 [rooms.course]
@@ -294,5 +298,36 @@ def test_a_word_on_who_does_not_wait_any_more_is_kept_of_nobody(redis_url):
             assert not await brake.engaged()
         finally:
             await redis.aclose()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("ours", [True, False])
+def test_a_delivery_without_an_account_is_ours_only_if_what_it_tells_is_found_here(redis_url, ours):
+    async def main():
+        clock = Clock(START)
+        async with community.running(redis_url, COURSE, clock=clock) as seller:
+            (hook,) = seller.whop.tables.webhooks.values()
+            hook.enabled = False
+            held = seller.whop.memberships.buy("prod_course", "ada")
+            id_ = held.id if ours else "mem_anothers00001"
+            data = {
+                "id": id_,
+                "status": "completed",
+                "user_id": held.user_id,
+                "product_id": "prod_course",
+            }
+            body = envelope("msg_nameless", account_id=None, data=data)
+            delivery = events.read(json.dumps(body).encode(), received=milliseconds(clock.at))
+            assert await seller.tools().inbox.put(delivery)
+            if not ours:
+                seller.whop.memberships.cancel(held.id)
+            await seller.settled()
+            await passes(seller, clock, 1500)
+            assert (await seller.cohort("course", "ada") == "1") is ours
+            steps = await seller.store.steps(f"member:{held.user_id}")
+            refused = [step.id for step in steps if step.what == "delivery.refused"]
+            assert refused == ([] if ours else [id_])
+            assert not (await seller.store.member(held.user_id)).unshown
 
     asyncio.run(main())

@@ -180,6 +180,11 @@ def _settle(
         shown = id_ not in gone and evidence.shows(one, row, asked=told)
         if shown or id_ in observed.moved:
             continue
+        if evidence.given_up(one, now) and one.no_account:
+            why = f"the delivery names no account, and {id_} is not to be found on ours"
+            observed.steps.append(Step(now, "delivery.refused", why=why, id=id_))
+            log.warning("delivery.refused", id=id_, why=why)
+            continue
         if evidence.given_up(one, now):
             why = f"Whop told of {id_} and has not shown it for a day; look there what became of it"
             observed.steps.append(Step(now, "whop.never_showed", why=why, id=id_))

@@ -26,6 +26,7 @@ STEPS: Final[Mapping[str, str]] = {
     "take.refused": "a person would not have their seat in {room} ended",
     "take.held": "Usher would end their seat in {room}, and waits",
     "whop.never_showed": "Whop does not show {id}",
+    "delivery.refused": "what was told of {id} is not of this account",
     "member.end_unproven": "Whop neither ended nor shows {id}, by which they are in {room}",
     "job.discarded": "what had failed for good was discarded",
     "subject.passed_on": "it belongs to {id}, who was looked at",

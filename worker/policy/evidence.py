@@ -21,6 +21,9 @@ LONGEST: Final = timedelta(minutes=15)
 GIVE_UP: Final = timedelta(days=1)
 """How long Whop may leave out what it told before a person is asked to look."""
 
+REFUSE: Final = timedelta(minutes=15)
+"""How long what no account was named for may be missing on ours before it counts as another's."""
+
 ABOUT: Final = frozenset({"membership", "payment"})
 """The deliveries that say that somebody should be in, or out; refunds are read from the payment."""
 
@@ -30,7 +33,8 @@ class Unshown:
     """What Whop said once and does not show: told by a delivery, or seen before and left out.
 
     `status` is None where any status that gives access will do: a payment says no more. `missing`
-    says that it was seen before. `due` is when to look again; None once it was reported.
+    says that it was seen before. `due` is when to look again; None once it was reported. With
+    `no_account` the delivery named no account: it is ours only if what it tells is found here.
     """
 
     since: datetime
@@ -40,10 +44,15 @@ class Unshown:
     product: str | None = None
     missing: bool = False
     due: datetime | None = None
+    no_account: bool = False
 
 
 class Hint(Protocol):
     """A delivery, as far as it is a hint."""
+
+    @property
+    def account(self) -> str | None:
+        """The account that it names; where it names none it may be another's."""
 
     @property
     def about(self) -> str:
@@ -82,10 +91,19 @@ def told(hints: Iterable[Hint], now: datetime) -> dict[str, Unshown]:
     said: dict[str, Unshown] = {}
     for hint in hints:
         if hint.about == "membership" and hint.membership:
-            one = Unshown(now, 0, hint.status, hint.updated_at, hint.product)
+            one = Unshown(
+                now,
+                0,
+                hint.status,
+                hint.updated_at,
+                hint.product,
+                no_account=hint.account is None,
+            )
             said[hint.membership] = _later(said.get(hint.membership), one)
         elif hint.type == "payment.succeeded" and (hint.membership or hint.payment):
-            one = Unshown(now, 0, None, hint.updated_at, hint.product)
+            one = Unshown(
+                now, 0, None, hint.updated_at, hint.product, no_account=hint.account is None
+            )
             said.setdefault(hint.membership or hint.payment or "", one)
     return said
 
@@ -156,7 +174,7 @@ def paid_for(one: Unshown, rows: Iterable[Shown]) -> bool:
 
 def waits(one: Unshown, now: datetime) -> Unshown:
     """Return what is still not shown after a look, with when to look again."""
-    if now - one.since >= GIVE_UP:
+    if now - one.since >= _patience(one):
         return replace(one, due=None)
     pause: timedelta = min(FIRST * 2.0 ** min(one.looks, 12), LONGEST)
     return replace(one, looks=one.looks + 1, due=now + pause)
@@ -164,7 +182,11 @@ def waits(one: Unshown, now: datetime) -> Unshown:
 
 def given_up(one: Unshown, now: datetime) -> bool:
     """Say whether this look is the one at which a person is told that Whop never showed it."""
-    return now - one.since >= GIVE_UP and one.due is not None
+    return now - one.since >= _patience(one) and one.due is not None
+
+
+def _patience(one: Unshown) -> timedelta:
+    return REFUSE if one.no_account else GIVE_UP
 
 
 def still_past_due(
