@@ -202,7 +202,7 @@ def test_where_whop_cannot_show_what_it_means_the_seller_is_told_what_to_do(redi
 
 async def shown(seller) -> str:
     """Return what `usher rooms` says of the seats."""
-    lines = await report.lines(seller.settings.rules, seller.settings.redis_url, seller.clock())
+    lines, _ = await report.lines(seller.settings.rules, seller.settings.redis_url, seller.clock())
     (line,) = [one for one in lines if one.room == "dinner"]
     return dict(report._facts(line, seller.settings.rules.zone))["seats"]
 

@@ -288,7 +288,7 @@ def test_a_grant_is_marked_on_whop_and_where_the_creation_does_not_take_it_after
                 for held in seller.whop.tables.memberships.values()
                 if held.product_id != "prod_course"
             ]
-            assert [is_marked(one.metadata, ACCOUNT, "course", "1") for one in given] == [
+            assert [is_marked(one.metadata, ACCOUNT, ("course",), "1") for one in given] == [
                 True,
                 False,
             ]

@@ -112,7 +112,9 @@ async def _by_some_way(
                 case Way.CREATE:
                     made = await _make(tools, user, known, room, intended)
                     known.seen[made.id] = Seen.of(made)
-                    if not is_marked(made.metadata, tools.rules.account, room.key, intended.cohort):
+                    if not is_marked(
+                        made.metadata, tools.rules.account, (room.key,), intended.cohort
+                    ):
                         await tools.store.unmarked({made.id: (room.key, intended.cohort)})
                     return "member.granted", replace(intended, membership=made.id, link=None)
                 case Way.INVITE:

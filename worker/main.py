@@ -35,6 +35,7 @@ from worker.health import Health, Pulse, serving
 from worker.marking import mark_grants
 from worker.meters import Meters
 from worker.proof.inspection import nightly
+from worker.renames import as_it_looks, take_over
 from worker.settings import Settings, SettingsError
 from worker.startup import know_ours, look_round
 from worker.subjects import JOB_LIMIT
@@ -103,7 +104,7 @@ async def catch_up(settings: Settings, since: datetime | None = None) -> Found |
     redis = connect(settings.redis_url)
     try:
         async with _client(settings) as http:
-            tools = assemble(settings, redis, http, clock)
+            tools = await as_it_looks(assemble(settings, redis, http, clock))
             renewing = asyncio.create_task(tools.leases.keep())
             try:
                 return await jobs.catch_up(tools, since)
@@ -202,6 +203,7 @@ def _hooks(
             asyncio.create_task(tools.breaker.keep(asking(tools.whop))),
         ]
         await tools.breaker.learn()
+        ctx["tools"] = tools = await take_over(tools)
         await look_round(tools, redis)
         await jobs.refresh_team(tools)
         await know_ours(tools)

@@ -182,7 +182,7 @@ async def _note_unmarked(tools: Tools, known: Member, observed: Observed) -> Non
         if grant.membership
         and not grant.taken
         and (shown := observed.memberships.get(grant.membership))
-        and not is_marked(shown.metadata, tools.rules.account, key, grant.cohort)
+        and not is_marked(shown.metadata, tools.rules.account, (key,), grant.cohort)
     }
     if missing:
         await tools.store.unmarked(missing)

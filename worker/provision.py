@@ -109,6 +109,7 @@ class _Making:
         self.whop = tools.whop
         self.room = room
         self.key = instance(room, part)
+        self.known_as = {self.key, *(f"{was}/{part}" for was in room.was)}
         self.place = place
         self.archived = phase_at(schedule, tools.clock()) is Phase.ARCHIVED
         self.title = _name(room, part, place) + (ARCHIVED if self.archived else "")
@@ -147,7 +148,7 @@ class _Making:
         if self.place.product:
             return
         async for product in self.whop.products():
-            if product.metadata.get(ROOM_KEY) == self.key:
+            if product.metadata.get(ROOM_KEY) in self.known_as:
                 await self.record("room.product_found", product.id, product=product.id)
                 return
         made = await self.whop.create_hidden_product(

@@ -3,6 +3,7 @@
 import hashlib
 import re
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import time, timedelta
 from functools import partial
@@ -84,6 +85,7 @@ class _RoomTable:
 
     name: Name
     products: Annotated[list[ProductId], Meta(min_length=1)]
+    was: str | list[str] = field(default_factory=list)
     timezone: ZoneInfo | None = None
     cohort: dict[str, Any] | None = None
     grant: Literal["auto", "create", "invite", "link"] = "auto"
@@ -188,6 +190,7 @@ class _Reader(RoomTables):
         self._shared(tables, "name", "has this name too; a room is found again by its name")
         self._shared(tables, "experience", "takes over this chat too; a chat is one room's")
         made = tuple(room for room in rooms if room)
+        self._before(made, tables)
         return Rules(top.whole.account, made, zone=zone) if top.whole else None
 
     def _shared(self, tables: dict[str, Any], what: str, why: str) -> None:
@@ -200,6 +203,20 @@ class _Reader(RoomTables):
             twin = first.setdefault(said.strip(), key)
             if twin != key:
                 self.wrong(f"rooms.{key}.{what}", f"rooms.{twin} {why}")
+
+    def _before(self, rooms: Sequence[Room], tables: dict[str, Any]) -> None:
+        """Check that no key that a room had before is another's, now or before."""
+        first: dict[str, str] = {}
+        for room in rooms:
+            for was in room.was:
+                twin = first.setdefault(was, room.key)
+                where = f"rooms.{room.key}.was"
+                if not KEY.fullmatch(was):
+                    self.wrong(where, f"{was!r} was no room's key: they have small letters only")
+                elif was in tables:
+                    self.wrong(where, f"rooms.{was} is there still; only a key that has gone was")
+                elif twin != room.key:
+                    self.wrong(where, f"rooms.{twin} takes over {was} too; a room becomes one room")
 
     def room(self, key: str, data: Any, zone: ZoneInfo) -> Room | None:
         where = f"rooms.{key}"
@@ -241,6 +258,7 @@ class _Reader(RoomTables):
             manual_edits=table.manual_edits,
             calendar=within.calendar,
             pace=within.pace,
+            was=(table.was,) if isinstance(table.was, str) else tuple(table.was),
         )
 
     def _within(self, data: dict[str, Any], where: str, zone: ZoneInfo) -> _Within:

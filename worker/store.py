@@ -7,6 +7,7 @@ All of it is JSON under `usher:{account}:`. The parts, each with its keys, types
     worker.memory.watermark how far it has come, so that an older copy is known for one
     worker.memory.ways      how seats can be given, and who was offered one
     worker.memory.places    the rooms as they exist on Whop
+    worker.memory.renames   what becomes of all of it where a room's key becomes another
     worker.memory.channels  their settings, holds and messages
     worker.memory.trail     what was done, and why
 
@@ -25,13 +26,14 @@ import msgspec
 from worker.memory.channels import Channels
 from worker.memory.members import Members
 from worker.memory.places import Places
+from worker.memory.renames import Renaming
 from worker.memory.seats import Seats
 from worker.memory.trail import Trail
 from worker.memory.ways import Ways
 from worker.policy.rooms import split
 
 
-class Store(Members, Seats, Ways, Channels, Places, Trail):
+class Store(Members, Seats, Ways, Channels, Places, Renaming, Trail):
     """Typed access to what is remembered."""
 
     async def verified(self) -> datetime | None:

@@ -1,7 +1,7 @@
 """What a job works with, built once at the edge and handed in."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -29,6 +29,7 @@ class Tools:
     """The worker's dependencies. `places` spares a look into Redis for rooms that are ready.
 
     What it has is of one version, which is read with each member; others change rooms, too.
+    `not_made` are rooms that the rules want and that are left out, with why.
     """
 
     rules: Rules
@@ -49,6 +50,7 @@ class Tools:
     clock: Callable[[], datetime]
     rng: random.Random
     places: dict[str, Place] = field(default_factory=dict)
+    not_made: Mapping[str, str] = field(default_factory=dict)
     versions: list[int] = field(default_factory=lambda: [0])
 
     def keep_up(self) -> None:

@@ -3,6 +3,7 @@
 Each command imports what it needs when it runs, so that `--help` answers at once.
 """
 
+import contextlib
 import sys
 import zoneinfo
 from collections.abc import Callable, Iterable
@@ -110,13 +111,24 @@ def work() -> None:
 def check(file: Path | None) -> None:
     """Check the rules file, offline, and show what each room does next.
 
-    FILE is the rules file; without it, USHER_RULES or rooms.toml.
+    FILE is the rules file; without it, USHER_RULES or rooms.toml. Only with REDIS_URL set can it
+    know of a room whose key was changed; where Redis does not answer, it says nothing of that.
     """
     from worker import rules
     from worker.commands import report
 
     with told():
-        report.check(rules.load(file or rules_path()), now())
+        found = rules.load(file or rules_path())
+        said: dict[str, str] | None = None
+        if ENVIRON.get("REDIS_URL"):
+            import asyncio
+
+            from worker.admin.reach import Unreachable, reaching
+            from worker.commands.outlook import keyed
+
+            with contextlib.suppress(Unreachable), reaching():
+                _, said = asyncio.run(keyed(found, redis_url()))
+        report.check(found, now(), said)
 
 
 @main.command()

@@ -137,9 +137,11 @@ def plan(days: int, from_: str | None, room: str | None, as_json: bool, svg: Pat
         rules = rules_file.load(rules_path())
         overrides: dict[str, Any] = {}
         exist: dict[str, Any] = {}
+        said: dict[str, str] = {}
         if url or rules.calendars:
-            from worker.commands.outlook import outlook, standing
+            from worker.commands.outlook import keyed, outlook, standing
 
+            rules, said = asyncio.run(keyed(rules, url)) if url else (rules, {})
             rules, overrides = asyncio.run(outlook(rules, url, now()))
             exist = asyncio.run(standing(rules, url)) if url else {}
         plans.show(
@@ -151,6 +153,7 @@ def plan(days: int, from_: str | None, room: str | None, as_json: bool, svg: Pat
             svg=svg,
             overrides=overrides,
             exist=exist,
+            said=said,
             printed=now(),
         )
 

@@ -10,6 +10,8 @@ from worker.commands.delivery_report import print_json
 from worker.commands.evidence import Echo, Evidence, NotFound, opened
 from worker.commands.outlook import dated
 from worker.policy.endings import Ending
+from worker.policy.rooms import split
+from worker.renames import as_it_is
 from worker.rules import Rules
 from worker.words import local
 
@@ -33,13 +35,17 @@ async def explain(
         Unreachable: Redis does not answer.
     """
     async with opened(rules, redis_url) as evidence:
-        whole = await dated(rules, evidence.redis, evidence.prefix, now)
+        ruled, said = await as_it_is(rules, evidence.store)
+        whole = await dated(ruled, evidence.redis, evidence.prefix, now)
         user = await find(evidence, who)
         account = await gather(replace(evidence, rules=whole), user, room, now)
     if as_json:
         print_json(account)
     else:
-        _tell(account, rules, echo)
+        for key, why in said.items():
+            if room is None or key == split(room)[0]:
+                echo(f"{key}: {why}\n")
+        _tell(account, whole, echo)
 
 
 async def find(evidence: Evidence, who: str) -> str:

@@ -15,6 +15,7 @@ from worker.policy.occurrences import Occurrence
 from worker.policy.overrides import Overrides
 from worker.policy.rooms import Room, split
 from worker.policy.settings import Settings
+from worker.renames import as_it_is
 from worker.rules import Rules
 from worker.store import Store
 
@@ -39,6 +40,19 @@ async def outlook(
         return await dated(rules, redis, prefix, now), await _overrides(
             rules, Store(redis, prefix), Chatter(redis, prefix)
         )
+    finally:
+        await redis.aclose()
+
+
+async def keyed(rules: Rules, redis_url: str) -> tuple[Rules, dict[str, str]]:
+    """Return the rules by the keys under which their rooms exist, and what is to be said of them.
+
+    Raises:
+        RedisError, OSError: Redis does not answer.
+    """
+    redis = connect(redis_url)
+    try:
+        return await as_it_is(rules, Store(redis, Inbox(redis, rules.account).prefix))
     finally:
         await redis.aclose()
 

@@ -45,13 +45,15 @@ def show(
     svg: Path | None,
     overrides: Mapping[str, Overrides],
     exist: Mapping[str, Occurrence | None] | None = None,
+    said: Mapping[str, str] | None = None,
     printed: datetime | None = None,
 ) -> None:
     """Print what happens in so many days from `since` on, and draw it where `svg` says.
 
     `room` is a key of the rules, or of one of its rooms as they exist (`ama/2026-12-03T1800`);
     `exist` are those that do, where that is known, each with the date that it was made for.
-    `printed` is the date of printing that stands on the drawing: `since`, unless it is said.
+    `said` is what is to be said of rooms whose key became another. `printed` is the date of
+    printing that stands on the drawing: `since`, unless it is said.
 
     Raises:
         UnknownRoom: the rules have no room of that key.
@@ -63,10 +65,11 @@ def show(
     found = plan(rooms, since, until, only=only, overrides=overrides, exist=exist)
     if as_json:
         sys.stdout.buffer.write(
-            msgspec.json.format(msgspec.json.encode(document(found, rooms))) + b"\n"
+            msgspec.json.format(msgspec.json.encode(document(found, rooms, said))) + b"\n"
         )
     else:
-        sys.stdout.write("".join(f"{line}\n" for line in lines(rooms, found)))
+        notes = [f"{key}: {why}" for key, why in (said or {}).items()]
+        sys.stdout.write("".join(f"{line}\n" for line in (*notes, *lines(rooms, found))))
     if svg:
         _draw(svg, rules, rooms, found, printed or since)
 
@@ -197,7 +200,9 @@ def _load(load: Load, width: int) -> str:
 # --- as JSON
 
 
-def document(found: Plan, rooms: Iterable[Room]) -> dict[str, Any]:
+def document(
+    found: Plan, rooms: Iterable[Room], said: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """Return a plan as other programs read it; instants are in UTC, `local` in the room's zone."""
     return {
         "from": found.since,
@@ -224,6 +229,7 @@ def document(found: Plan, rooms: Iterable[Room]) -> dict[str, Any]:
             for room in rooms
             if refunds.cancels(room)
         ],
+        "keys": dict(said or {}),
     }
 
 

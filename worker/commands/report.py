@@ -25,6 +25,7 @@ from worker.policy.rooms import Room, split
 from worker.policy.schedule import changes_after, next_change, phase_at, settings_at
 from worker.policy.settings import Settings, changes, said
 from worker.policy.stock import Stock
+from worker.renames import as_it_is
 from worker.rules import Rules, doubts
 from worker.store import Store
 from worker.words import counted, local, words
@@ -66,11 +67,17 @@ class Line:
     waiting: list[str] = field(default_factory=list)
 
 
-def check(rules: Rules, now: datetime) -> None:
-    """Print each room of the rules with its next changes."""
+def check(rules: Rules, now: datetime, said: Mapping[str, str] | None = None) -> None:
+    """Print each room of the rules with its next changes.
+
+    `said` is what is known of rooms whose key became another; without it only their rules tell.
+    """
     console = Console(highlight=False, soft_wrap=True)
     for room in rules.rooms:
         console.print(f"[bold]{room.key}[/]  {escape(room.name)}  [dim]{_opens_by(room)}[/]")
+        was = f"a start takes over {' or '.join(room.was)}, if it is there" if room.was else ""
+        if known := (said or {}).get(room.key, "" if said is not None else was):
+            console.print(f"  [yellow]{escape(known)}[/]")
         if room.cohort:
             console.print(f"  seats, grant = {room.grant!r}: {ways.in_words(room.grant)}")
         console.print(f"  buyers, {escape(refunds.in_words(room))}")
@@ -101,16 +108,16 @@ async def rooms(rules: Rules, redis_url: str, now: datetime, *, as_json: bool) -
         Unreachable: Redis does not answer.
         ValueError: the URL is none.
     """
-    found = await lines(rules, redis_url, now)
+    found, said = await lines(rules, redis_url, now)
     if as_json:
         rows = [asdict(line) for line in found]
         sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(rows)) + b"\n")
         return
-    _print(found, rules)
+    _print(found, rules, said)
 
 
-async def lines(rules: Rules, redis_url: str, now: datetime) -> list[Line]:
-    """Return every room that exists.
+async def lines(rules: Rules, redis_url: str, now: datetime) -> tuple[list[Line], dict[str, str]]:
+    """Return every room that exists, and what is to be said of those whose key became another.
 
     Raises:
         Unreachable: Redis does not answer.
@@ -120,9 +127,11 @@ async def lines(rules: Rules, redis_url: str, now: datetime) -> list[Line]:
     try:
         with reaching():
             prefix = Inbox(redis, rules.account).prefix
-            rules = await dated(rules, redis, prefix, now)
+            store = Store(redis, prefix)
+            ruled, said = await as_it_is(rules, store)
+            ruled = await dated(ruled, redis, prefix, now)
             brake = Brake(redis, prefix, lambda: now)
-            return await _lines(rules, Store(redis, prefix), Chatter(redis, prefix), brake, now)
+            return await _lines(ruled, store, Chatter(redis, prefix), brake, now), said
     finally:
         await redis.aclose()
 
@@ -229,7 +238,7 @@ def element(channel: str | None) -> str | None:
     return f'<ChatElement options={{{{ channelId: "{channel}" }}}} />' if channel else None
 
 
-def _print(lines: list[Line], rules: Rules) -> None:
+def _print(lines: list[Line], rules: Rules, said: Mapping[str, str]) -> None:
     console = Console(highlight=False, soft_wrap=True)
     for line in lines:
         room = rules.room(line.room)
@@ -240,7 +249,9 @@ def _print(lines: list[Line], rules: Rules) -> None:
             console.print(f"  [dim]{name:<14}[/]{value}")
         console.print()
     for room in rules.rooms:
-        if not any(line.room == room.key for line in lines):
+        if room.key in said:
+            console.print(f"[bold]{room.key}[/]  [yellow]{escape(said[room.key])}[/]")
+        elif not any(line.room == room.key for line in lines):
             console.print(f"[bold]{room.key}[/]  [dim]does not exist yet: {_comes(room)}[/]")
 
 

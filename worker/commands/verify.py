@@ -30,6 +30,7 @@ from worker.policy.rooms import split
 from worker.proof.inspection import Findings, inspect
 from worker.proof.recall import recall
 from worker.reasons import FIRST_PURCHASE, VERIFY
+from worker.renames import as_it_looks
 from worker.rules import Rules
 from worker.subjects import milliseconds
 from worker.supervisor import end
@@ -62,6 +63,7 @@ SAID: Final = {
     Kind.DETACHED: "not open to its buyers",
     Kind.MISATTACHED: "open to others",
     Kind.DOUBLED: "there are two of it",
+    Kind.KEY_UNCLEAR: "has another key",
     Kind.RENAMED: "is called otherwise",
     Kind.PUT_AWAY: "its product is archived",
     Kind.CHANNEL: "is set otherwise",
@@ -146,7 +148,7 @@ async def _working(settings: main.Settings, clock: Callable[[], datetime]) -> As
     )
     try:
         async with http:
-            tools = main.assemble(settings, redis, http, clock)
+            tools = await as_it_looks(main.assemble(settings, redis, http, clock))
             renewing = asyncio.create_task(tools.leases.keep())
             try:
                 with reaching():

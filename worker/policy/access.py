@@ -422,7 +422,7 @@ def strangers(
     found = []
     for room in (room for room in rooms if room.cohort):
         mine = [
-            (m.id, is_marked(m.metadata, account, room.key, place.cohort))
+            (m.id, is_marked(m.metadata, account, room.keys, place.cohort))
             for m in memberships
             if (place := hidden.get(m.product or ""))
             and (place.room, place.plan) == (room.key, m.plan)

@@ -66,6 +66,7 @@ class Kind(StrEnum):
     MISATTACHED = "room.misattached"
     DOUBLED = "room.doubled"
     RENAMED = "room.renamed"
+    KEY_UNCLEAR = "room.key_unclear"
     PUT_AWAY = "room.product_archived"
     CHANNEL = "channel.differs"
 
@@ -129,7 +130,7 @@ def found_grant(
         if (place := hidden.get(m.product or ""))
         and (place.room, place.plan) == (room.key, m.plan)
         and (
-            is_marked(m.metadata, account, room.key, place.cohort)
+            is_marked(m.metadata, account, room.keys, place.cohort)
             or any(_ran(purchase, _when(m)) for purchase in bought)
         )
     ]

@@ -16,6 +16,8 @@ def mark(account: str, room: str, cohort: str) -> dict[str, str]:
     return {ACCOUNT: account, ROOM: room, COHORT: cohort}
 
 
-def is_marked(metadata: Mapping[str, Any], account: str, room: str, cohort: str) -> bool:
-    """Say whether a membership bears the mark of a grant in a room's cohort."""
-    return mark(account, room, cohort).items() <= metadata.items()
+def is_marked(
+    metadata: Mapping[str, Any], account: str, rooms: tuple[str, ...], cohort: str
+) -> bool:
+    """Say whether a membership bears the mark of a grant in a room's cohort, by one of its keys."""
+    return any(mark(account, room, cohort).items() <= metadata.items() for room in rooms)

@@ -44,6 +44,8 @@ class Room:
 
     An event room is one room for all its occurrences, or one for each; that is made `lead` before
     its occurrence. `seats` are what may be sold of it, and `plan` the plan whose stock holds them.
+
+    `was` are the keys that it had before: on Whop, its cohorts' products bear them still.
     """
 
     key: str
@@ -69,6 +71,12 @@ class Room:
     manual_edits: Literal["respect", "revert"] = "respect"
     calendar: Source | None = None
     pace: Pace | None = None
+    was: tuple[str, ...] = ()
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The room's key, and those that it had before."""
+        return (self.key, *self.was)
 
     @property
     def divided(self) -> bool:

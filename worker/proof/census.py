@@ -86,14 +86,15 @@ async def cohorts(tools: Tools, rooms: Sequence[Room]) -> list[tuple[str, str]]:
 
     In Whop's order; two products of one key are both there.
     """
-    keys = {room.key for room in rooms if room.cohort}
+    keys = {key: room.key for room in rooms if room.cohort for key in room.keys}
     if not keys:
         return []
     found: list[tuple[str, str]] = []
     async for product in tools.whop.products():
         key = product.metadata.get(ROOM_KEY)
-        if isinstance(key, str) and split(key)[0] in keys and split(key)[1]:
-            found.append((product.id, key))
+        name, cohort = split(key) if isinstance(key, str) else ("", None)
+        if name in keys and cohort:
+            found.append((product.id, f"{keys[name]}/{cohort}"))
     return found
 
 

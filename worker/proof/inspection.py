@@ -81,6 +81,7 @@ async def inspect(tools: Tools, *, room: str | None = None, user: str | None = N
     census = await count(tools, rooms, look.hidden, user)
     findings.memberships, findings.members = census.rows, len(census.memberships)
     found = [*look.differences] if user is None else []
+    found += [] if user else _not_made(tools, room)
     if look.hidden:
         archived = frozenset([one.id async for one in tools.whop.products(ARCHIVED)])
         found = [one for one in found if not (one.kind is Kind.DOUBLED and one.id in archived)]
@@ -101,6 +102,15 @@ async def inspect(tools: Tools, *, room: str | None = None, user: str | None = N
             gave_up = f"; Usher gave it up: {death.reason}" if death else ""
             findings.differences.append(replace(one, why=one.why + gave_up))
     return findings
+
+
+def _not_made(tools: Tools, room: str | None) -> list[Difference]:
+    """Return the rooms that the rules want and that are left out for their keys."""
+    return [
+        Difference(Kind.KEY_UNCLEAR, f"room:{key}", why, key, cure=Cure.PERSON)
+        for key, why in tools.not_made.items()
+        if room in (None, key)
+    ]
 
 
 def _put_away(
