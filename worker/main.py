@@ -14,7 +14,6 @@ import uuid
 import zoneinfo
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any, Final
 
 import httpx
@@ -198,7 +197,7 @@ def _hooks(
         ctx["tools"] = tools
         await tools.roster.beat()
         ctx["beside"] = [
-            asyncio.create_task(tools.roster.keep(partial(jobs.open_up, tools))),
+            asyncio.create_task(tools.roster.keep(lambda: jobs.open_up(ctx["tools"]))),
             asyncio.create_task(tools.leases.keep()),
             asyncio.create_task(tools.breaker.keep(asking(tools.whop))),
         ]
