@@ -102,6 +102,8 @@ class Community:
         async with asyncio.timeout(PATIENCE):
             while not worker._last_health_check and not running.done():  # noqa: ASYNC110 - arq has no event
                 await asyncio.sleep(0.01)
+            if not running.done():
+                await worker.ctx["looking"]
 
     def tools(self) -> Any:
         """Return what the jobs of the worker that started last work with."""

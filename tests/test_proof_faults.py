@@ -15,7 +15,7 @@ from test_policy_differences import HIDDEN, NOW, Row, on
 from test_verify import FORGETFUL, Later, kinds, verified
 
 from webhooks.inbox import Inbox, connect
-from worker import jobs, main
+from worker import jobs, main, opening
 from worker.breaker import Breaker
 from worker.commands import privacy
 from worker.commands.privacy import StillHere
@@ -338,7 +338,7 @@ def test_a_redis_emptied_under_a_running_worker_gets_its_rooms_back(redis_url):
             before = await seller.place("lounge")
             await seller.redis.flushall()
             await jobs.sweep(seller.tools())
-            await jobs.look_back(seller.tools())
+            await opening.look_back(seller.tools())
             await seller.settled()
             assert (await seller.place("lounge")).experience == before.experience
             assert seller.rooms() == ["The Lounge"]

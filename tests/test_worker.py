@@ -397,7 +397,7 @@ def test_a_patch_sends_only_what_differs_and_nothing_where_nothing_does(redis_ur
             channel.user_posts_cooldown_seconds = 90  # by hand
             await seller.rest()
             await seller.work()
-            await seller.settled()
+            await community.watch(seller)
             patch = json.loads(seller.last_body("chat_channels.update"))
             assert patch == {"user_posts_cooldown_seconds": 5}
 

@@ -16,7 +16,6 @@ from worker.calendars.planning import replan
 from worker.catchup import Found
 from worker.fence import Lost
 from worker.policy import retry
-from worker.proof.recall import recall
 from worker.subjects import Claim, milliseconds
 from worker.tools import Tools
 from worker.whop.errors import (
@@ -218,27 +217,3 @@ async def look_at_permissions(tools: Tools, *, only_if_blind: bool) -> None:
         await tools.sight.refresh()
     except WhopError as error:
         log.warning("permissions.unknown", why=_words(error))
-
-
-async def look_back(tools: Tools) -> None:
-    """Learn anew what is ours, with all rooms, where somebody emptied Redis under a worker."""
-    if await tools.store.recalled():
-        return
-    try:
-        await recall(tools)
-        await open_up(tools)
-    except WhopError as error:
-        log.warning("mirror.unknown", why=_words(error), next="it is asked again")
-
-
-async def open_up(tools: Tools) -> None:
-    """See to it, at a worker's start, that every room is as the rules and the time want it.
-
-    What failed for good is tried again: a person restarts a worker who has mended something.
-    """
-    now = milliseconds(tools.clock())
-    ahead = [r.key for r in tools.rules.rooms if not r.cohort and r.provision == "ahead"]
-    for key in {*ahead, *await tools.store.instances()}:
-        await tools.inbox.mark(f"room:{key}", "start", now)
-    for subject in await tools.subjects.deaths():
-        await tools.inbox.mark(subject, "revived", now)

@@ -33,6 +33,7 @@ from worker.catchup import Found
 from worker.health import Health, Pulse, serving
 from worker.marking import mark_grants
 from worker.meters import Meters
+from worker.opening import look_back, open_up
 from worker.proof.inspection import nightly
 from worker.renames import as_it_looks, take_over
 from worker.settings import Settings, SettingsError
@@ -89,7 +90,7 @@ async def inspect(ctx: dict[str, Any]) -> None:
 async def refresh_team(ctx: dict[str, Any]) -> None:
     """Arq's cron job: ask who the admins are."""
     await jobs.look_at_permissions(ctx["tools"], only_if_blind=False)
-    await jobs.look_back(ctx["tools"])
+    await look_back(ctx["tools"])
     await jobs.refresh_team(ctx["tools"])
 
 
@@ -197,16 +198,17 @@ def _hooks(
         ctx["tools"] = tools
         await tools.roster.beat()
         ctx["beside"] = [
-            asyncio.create_task(tools.roster.keep(lambda: jobs.open_up(ctx["tools"]))),
+            asyncio.create_task(tools.roster.keep(lambda: open_up(ctx["tools"]))),
             asyncio.create_task(tools.leases.keep()),
             asyncio.create_task(tools.breaker.keep(asking(tools.whop))),
         ]
         await tools.breaker.learn()
         ctx["tools"] = tools = await take_over(tools)
-        await look_round(tools, redis)
-        await jobs.refresh_team(tools)
+        if await tools.store.team() is None:
+            await jobs.refresh_team(tools)
         await know_ours(tools)
-        await jobs.open_up(tools)
+        ctx["looking"] = looking = asyncio.create_task(look_round(tools, redis))
+        ctx["beside"].append(looking)
         health.tools = tools
         ctx["stopping"] = asyncio.Event()
         ctx["lanes"] = asyncio.gather(

@@ -7,8 +7,11 @@ carries a key by which Whop knows it again.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
+from hashlib import sha256
 
+import msgspec
 import structlog
 
 from worker.channels import set_channel
@@ -32,6 +35,15 @@ ROOM_KEY = "usher_room"
 """The key in a hidden product's metadata that says which of our rooms it was made for."""
 
 
+def fingerprint(room: Room) -> str:
+    """Return a mark of what the rules say of a room: another one where they say something else.
+
+    Dates that a calendar says are no part of the rules.
+    """
+    bare = replace(room, schedule=replace(room.schedule, dated=None))
+    return sha256(msgspec.json.encode(bare, enc_hook=repr, order="sorted")).hexdigest()[:12]
+
+
 async def ready_place(tools: Tools, room: Room, cohort: str | None) -> Place:
     """Return the room as it exists on Whop, making whatever is missing of it.
 
@@ -52,7 +64,7 @@ async def provision(tools: Tools, room: Room, part: str | None, *, anew: bool = 
     """
     key = instance(room, part)
     async with tools.leases.holding(f"making:{key}"):
-        place = await tools.store.place(key) or Place(name=_name(room, part, None))
+        place = await tools.store.place(key) or Place(name=name_of(room, part, None))
         if room.one_room_per == "occurrence" and part:
             place.occurrence = room.schedule.find(part) or place.occurrence
             if place.occurrence is None:
@@ -92,7 +104,7 @@ def own_plan(plans: Sequence[Plan]) -> str | None:
     return first.id if first else None
 
 
-def _name(room: Room, part: str | None, place: Place | None) -> str:
+def name_of(room: Room, part: str | None, place: Place | None) -> str:
     """Return what a room is called: `ARCHIVED` follows it when it is over."""
     if room.one_room_per == "occurrence":
         one = (place and place.occurrence) or room.schedule.find(part or "")
@@ -112,7 +124,7 @@ class _Making:
         self.known_as = {self.key, *(f"{was}/{part}" for was in room.was)}
         self.place = place
         self.archived = phase_at(schedule, tools.clock()) is Phase.ARCHIVED
-        self.title = _name(room, part, place) + (ARCHIVED if self.archived else "")
+        self.title = name_of(room, part, place) + (ARCHIVED if self.archived else "")
         self.called = place.name
 
     async def every_step(self) -> None:
@@ -129,8 +141,12 @@ class _Making:
         await self.count()
         await self.stock()
         await self.welcome()
+        mark = fingerprint(self.tools.rules.room(self.room.key) or self.room)
         if not self.place.ready:
-            await self.record("room.ready", self.place.experience, ready=True)
+            await self.record("room.ready", self.place.experience, ready=True, rules=mark)
+        elif self.place.rules != mark:
+            self.place.rules = mark
+            await self.tools.store.save_place(self.key, self.place)
 
     async def record(self, what: str, id_: str | None, **changes: object) -> None:
         """Remember a step that was done."""

@@ -2,6 +2,9 @@
 
 from typing import Final
 
+START: Final = "start"
+"""Why a room is due that may not be as a worker's rules want it, or as it is remembered."""
+
 VERIFY: Final = "verify"
 """Why a subject is due that was found not to be as it should."""
 

@@ -12,7 +12,7 @@ from worker.channels import set_channel
 from worker.memory.places import Place
 from worker.policy.rooms import Room, instance, split
 from worker.provision import provision
-from worker.reasons import FIRST_PURCHASE, RELEASED, VERIFY
+from worker.reasons import FIRST_PURCHASE, RELEASED, START, VERIFY
 from worker.subjects import Claim, milliseconds
 from worker.tools import Tools
 from worker.whop.errors import Missing
@@ -36,6 +36,8 @@ async def room(tools: Tools, claim: Claim, key: str) -> datetime | None:
         due = found.due_from(part, tools.clock())
         if due is None or due > tools.clock():
             return due
+    if place and place.ready and claim.reasons == {START} and not claim.deliveries:
+        tools = tools.in_background()
     try:
         await provision(tools, found, part, anew=VERIFY in claim.reasons)
     except Missing as missing:

@@ -1,19 +1,44 @@
-"""What a worker finds out before it serves anybody: what it is short of, and what is ours."""
+"""What a worker finds out at its start: what is ours before it serves anybody, and the rest."""
 
-from typing import Any
+import asyncio
+import itertools
+from typing import Any, Final
 
 import structlog
+from redis.exceptions import RedisError
 
 from webhooks.durability import WANTED, Unknowable, shortcomings
+from webhooks.inbox import InboxUnavailable
+from worker.jobs import refresh_team
+from worker.opening import open_up
 from worker.proof.recall import compare, recall
 from worker.tools import Tools
 from worker.whop.errors import WhopError
+
+PAUSES: Final = (5, 15, 60)
+"""Seconds after which a look that was broken off begins again; then always the last of them."""
 
 log = structlog.get_logger()
 
 
 async def look_round(tools: Tools, redis: Any) -> None:
-    """Say, before anybody is served, what Redis or the key is short of."""
+    """Look round beside what is at work, and anew where it is broken off, until it is done."""
+    for pause in itertools.chain(PAUSES, itertools.repeat(PAUSES[-1])):
+        try:
+            await doubt(tools, redis)
+            await refresh_team(tools)
+            await open_up(tools)
+        except (WhopError, RedisError, OSError, InboxUnavailable) as error:
+            log.warning("rooms.unseen", why=str(error), seconds=pause)
+        except Exception:  # or nobody would see why rooms are not as they should be
+            log.exception("start.broke", next=f"it looks round again in {pause} s")
+        else:
+            return
+        await asyncio.sleep(pause)
+
+
+async def doubt(tools: Tools, redis: Any) -> None:
+    """Say what Redis or the key is short of."""
     try:
         found = await shortcomings(redis)
     except Unknowable as why:

@@ -36,6 +36,7 @@ from webhooks.signature import Secrets
 from worker import embedded, jobs, rules
 from worker import main as process
 from worker.commands.verify import mend
+from worker.opening import open_up
 from worker.policy.differences import Cure
 from worker.proof.inspection import inspect
 from worker.sandbox import app as local_whop
@@ -52,6 +53,7 @@ from worker.simulate.world import SECRET
 from worker.subjects import milliseconds
 from worker.tools import Tools
 from worker.whop.client import Whop
+from worker.whop.errors import WhopError
 
 ACCOUNT = "biz_Usher000000001"
 GRACE = timedelta(days=3)
@@ -266,8 +268,10 @@ class Town:
     async def hire(self) -> Hand:
         """Start a worker, as `usher work` does."""
         hand = self.assembled(Fuse())
-        for chore in (jobs.refresh_team, jobs.open_up, jobs.sweep):
-            await chore(hand.tools)
+        await jobs.refresh_team(hand.tools)
+        with contextlib.suppress(WhopError):  # a worker would look again
+            await open_up(hand.tools)
+        await jobs.sweep(hand.tools)
         return hand
 
     async def bury(self, hand: Hand) -> None:

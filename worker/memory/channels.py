@@ -22,6 +22,9 @@ LONGEST_HOLD: Final = timedelta(days=90)
 HOLDS: Final = 50
 """Holds that are kept of a room."""
 
+AT_ONCE: Final = 200
+"""Rooms that are read in one go: nobody waits for longer than that takes."""
+
 POSTED_LIFE: Final = timedelta(days=90)
 
 
@@ -105,10 +108,12 @@ class Channels(Places):
 
     async def all_kept(self) -> dict[str, Kept]:
         """Return what is known of all channels, by their rooms' keys."""
-        keys = await self.instances()
-        names = [f"{self._prefix}kept:{key}" for key in keys]
-        values = await self._redis.mget(names) if names else []
-        return {k: _KEPT.decode(v) for k, v in zip(keys, values, strict=True) if v is not None}
+        keys, found = await self.instances(), dict[str, Kept]()
+        for n in range(0, len(keys), AT_ONCE):
+            some = keys[n : n + AT_ONCE]
+            values = await self._redis.mget([f"{self._prefix}kept:{key}" for key in some])
+            found |= {k: _KEPT.decode(v) for k, v in zip(some, values, strict=True) if v}
+        return found
 
     async def holds(self, instance: str) -> tuple[Hold, ...]:
         """Return what people said of a room, what is over by now too."""

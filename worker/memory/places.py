@@ -22,8 +22,9 @@ class Place(msgspec.Struct):
     """One room as it exists on Whop.
 
     `name` is what it is called there, `attached` are the products that Usher attached it to;
-    `making` says that it set out to make the chat, `found` that the chat was there already. Of its
-    channel's settings `Kept` tells.
+    `making` says that it set out to make the chat, `found` that the chat was there already. `rules`
+    is the mark of the room's own rules when it was last brought up to date. Of its channel's
+    settings `Kept` tells.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Place(msgspec.Struct):
     occurrence: Occurrence | None = None
     counted: bool = False
     found: bool = False
+    rules: str = ""
     salt: int = 0
 
 

@@ -1,5 +1,6 @@
 """The worker of a simulation: the real jobs, in turn, with its absences and its deaths."""
 
+import contextlib
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -9,12 +10,14 @@ from typing import Any, Final
 import httpx
 
 from worker import jobs, main
+from worker.opening import open_up
 from worker.rules import Rules
 from worker.simulate.agenda import Clock
 from worker.simulate.wire import CountedQuota, Killed, Line
 from worker.subjects import milliseconds
 from worker.tools import Tools
 from worker.whop.client import Whop
+from worker.whop.errors import WhopError
 from worker.whop.quota import Quota
 
 API_KEY: Final = "apik_simulated"
@@ -81,7 +84,8 @@ class Crew:
         )
         try:
             await jobs.refresh_team(self.tools)
-            await jobs.open_up(self.tools)
+            with contextlib.suppress(WhopError):  # a worker would look again
+                await open_up(self.tools)
         except Killed:
             self.leave(self._clock())
 
