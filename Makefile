@@ -1,5 +1,6 @@
 # Every target sets up what it needs: a fresh machine wants Python 3.11+ and make, nothing more.
 PYTHON ?= python3
+PYTEST ?= pytest
 BIN := .venv/bin
 
 .PHONY: run test check torture lock clean
@@ -8,7 +9,7 @@ run: .venv/ready          ## Usher against a local Whop, with an embedded Redis
 	@$(BIN)/usher up
 
 test: .venv/ready         ## every test, against a real server on a free port
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m $(PYTEST)
 
 check: .venv/ready        ## formatting, linters, types
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy

@@ -25,6 +25,7 @@ import community
 
 from webhooks import log
 from worker import main
+from worker.clock import now
 from worker.commands.verify import verify
 
 SEATS = 200
@@ -106,7 +107,7 @@ def child(*, repair: bool) -> None:
             settings,
             repair=repair,
             as_json=True,
-            clock=lambda: main.clock() + timedelta(minutes=11),
+            clock=lambda: now() + timedelta(minutes=11),
             console=Console(file=io.StringIO()),
             out=out,
         )

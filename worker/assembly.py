@@ -5,7 +5,7 @@ import random
 import secrets
 import socket
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import httpx
@@ -27,11 +27,6 @@ from worker.subjects import Subjects
 from worker.tools import Tools
 from worker.whop.client import Whop
 from worker.whop.quota import Quota, Rank
-
-
-def clock() -> datetime:
-    """Return the time: the worker's one look at a clock."""
-    return datetime.now(UTC)  # noqa: TID251 - here and nowhere else
 
 
 def assemble(

@@ -27,9 +27,10 @@ from arq.worker import Worker
 from webhooks import log as logs
 from webhooks.inbox import JOB_LIFE, Inbox, connect
 from worker import jobs
-from worker.assembly import assemble, clock
+from worker.assembly import assemble
 from worker.breaker import asking
 from worker.catchup import Found
+from worker.clock import now
 from worker.health import Health, Pulse, serving
 from worker.marking import mark_grants
 from worker.meters import Meters
@@ -41,7 +42,7 @@ from worker.startup import know_ours, look_round
 from worker.subjects import JOB_LIMIT
 from worker.supervisor import FINISH, a_second, close, end, keep_running, run_until
 
-__all__ = ["Settings", "SettingsError", "assemble", "catch_up", "clock", "options", "work"]
+__all__ = ["Settings", "SettingsError", "assemble", "catch_up", "options", "work"]
 
 MAX_JOBS: Final = 20
 ROOM_JOBS: Final = 100
@@ -104,7 +105,7 @@ async def catch_up(settings: Settings, since: datetime | None = None) -> Found |
     redis = connect(settings.redis_url)
     try:
         async with _client(settings) as http:
-            tools = await as_it_looks(assemble(settings, redis, http, clock))
+            tools = await as_it_looks(assemble(settings, redis, http, now))
             renewing = asyncio.create_task(tools.leases.keep())
             try:
                 return await jobs.catch_up(tools, since)
@@ -117,7 +118,7 @@ async def catch_up(settings: Settings, since: datetime | None = None) -> Found |
 def options(
     settings: Settings,
     *,
-    clock: Callable[[], datetime] = clock,
+    clock: Callable[[], datetime] = now,
     health: Health | None = None,
 ) -> dict[str, Any]:
     """Return arq's settings for a whole worker, whose start brings the other lanes with it."""

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from worker.commands.edge import now, person, redis_url, rules_path, told
+from worker.clock import now
+from worker.commands.edge import person, redis_url, rules_path, told
 
 if TYPE_CHECKING:
     from worker.admin.brakes import RoomBrake

@@ -14,8 +14,9 @@ import click
 
 from worker.cli.brake import brake
 from worker.cli.seat import seat
+from worker.clock import now
 from worker.commands import about_members, about_rooms
-from worker.commands.edge import ENVIRON, now, redis_url, rules_path, told
+from worker.commands.edge import ENVIRON, redis_url, rules_path, told
 
 LOCAL_WHOP = "http://127.0.0.1:4000"
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from worker.commands.edge import now, redis_url, rules_path, told
+from worker.clock import now
+from worker.commands.edge import redis_url, rules_path, told
 
 if TYPE_CHECKING:
     from worker.admin.seats import Waiting

@@ -11,7 +11,8 @@ from zoneinfo import ZoneInfo
 
 import click
 
-from worker.commands.edge import ENVIRON, instant, now, person, redis_url, rules_path, told
+from worker.clock import now
+from worker.commands.edge import ENVIRON, instant, person, redis_url, rules_path, told
 
 DAYS: Final = 14
 

@@ -26,11 +26,6 @@ YEARS: Final = range(2000, 2101)
 """The years that may be typed: far enough from the ends of the calendar to reckon around them."""
 
 
-def now() -> datetime:
-    """Return the time."""
-    return datetime.now(UTC)  # noqa: TID251 - the process's edge
-
-
 def rules_path() -> Path:
     """Return where the rules file is."""
     return Path(ENVIRON.get("USHER_RULES") or "rooms.toml")

@@ -24,6 +24,7 @@ from rich.table import Table
 from webhooks.inbox import connect
 from worker import jobs, main
 from worker.admin.reach import reaching
+from worker.clock import now
 from worker.policy.brake import too_many
 from worker.policy.differences import Cure, Difference, Kind
 from worker.policy.rooms import split
@@ -96,7 +97,7 @@ async def verify(
     user: str | None = None,
     take: int | None = None,
     as_json: bool = False,
-    clock: Callable[[], datetime] = main.clock,
+    clock: Callable[[], datetime] = now,
     console: Console | None = None,
     out: BinaryIO | None = None,
 ) -> int:
