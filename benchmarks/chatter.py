@@ -185,7 +185,7 @@ async def work(url: str) -> None:
         if claim is None:
             continue
         reading = await chatter.reading(CHANNEL, now)
-        state, look = step(PACE, await chatter.state(CHANNEL), reading, now)
+        state, look = step(PACE, (await chatter.states([CHANNEL]))[CHANNEL], reading, now)
         await chatter.save_state(CHANNEL, state)
         await chatter.arm(CHANNEL, SUBJECT, PACE, state, now)
         await subjects.done(claim, now, look)

@@ -316,10 +316,10 @@ def test_many_receivers_at_once_wake_once(redis_url):
 def test_where_the_controller_stands_is_remembered(redis_url):
     async def main():
         async with chat(redis_url) as c:
-            assert await c.chatter.state(CHANNEL) == State()
+            assert (await c.chatter.states([CHANNEL]))[CHANNEL] == State()
             state = State(2, (NOON, NOON + MINUTE), NOON + MINUTE)
             await c.chatter.save_state(CHANNEL, state)
-            assert await c.chatter.state(CHANNEL) == state
+            assert (await c.chatter.states([CHANNEL]))[CHANNEL] == state
             await c.chatter.save_state(CHANNEL, State())
             assert await c.redis.keys("*") == []
 

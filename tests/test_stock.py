@@ -187,12 +187,12 @@ def test_where_whop_cannot_show_what_it_means_the_seller_is_told_what_to_do(redi
             await seller.settled()
             await seller.restart(EVENT + f'seats = 6\nplan = "{plan.id}"\n')
             assert buys(seller, ["e"]) == 0
-            held = await seller.store.stock("dinner")
+            held = (await seller.store.stocks(["dinner"]))["dinner"]
             assert held.unclear == 6
             assert "set the stock to 6" in await shown(seller)
             plan.stock = 6  # the seller does so
             await passes(seller, clock, 3600)
-            held = await seller.store.stock("dinner")
+            held = (await seller.store.stocks(["dinner"]))["dinner"]
             assert (held.sense, plan.stock) == ("total", 6)
             assert "set the stock" not in await shown(seller)
             assert buys(seller, ["e", "f", "g"]) == 2
@@ -230,6 +230,6 @@ def test_what_an_older_version_kept_is_read(redis_url):
     async def main():
         async with community.running(redis_url, EVENT) as seller:
             await seller.redis.set(f"{seller.prefix}stock:dinner", "40")
-            assert await seller.store.stock("dinner") == Stock(40)
+            assert (await seller.store.stocks(["dinner"]))["dinner"] == Stock(40)
 
     asyncio.run(main())

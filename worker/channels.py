@@ -3,6 +3,7 @@
 One subject, `channel:{instance}`, sets a standing room's channel, so that two never do at once.
 """
 
+import asyncio
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, replace
@@ -18,9 +19,11 @@ from worker.announce import announce
 from worker.memory.channels import Kept, Standing
 from worker.memory.places import Place
 from worker.memory.trail import Step
+from worker.policy import pace
 from worker.policy.edits import edits, untouched
 from worker.policy.messages import next_message
 from worker.policy.overrides import NOTHING, Edit, Overrides
+from worker.policy.pace import State
 from worker.policy.phases import Phase
 from worker.policy.rooms import Room, split
 from worker.policy.schedule import Change, Schedule, changed, next_change, phase_at, settings_at
@@ -140,19 +143,19 @@ def _kept(standing: Standing, place: Place) -> Kept:
     return kept if kept and kept.id == place.channel else Kept(place.channel or "")
 
 
-async def differences(
-    tools: Tools, room: Room, key: str, place: Place, channel: Channel
+def differences(
+    room: Room, key: str, standing: Standing, state: State, channel: Channel, *, now: datetime
 ) -> dict[str, Any]:
-    """Return what a look at a channel would send now, and send nothing.
+    """Return what a look at a channel would send now.
 
+    `standing` is what is remembered of the room, which exists, and `state` is its controller's.
     What somebody changed by hand, and is respected, is no difference; nor is what Whop itself
     made of what was sent.
     """
-    now, schedule = tools.clock(), room.schedule_of(split(key)[1], place.occurrence)
-    (standing,) = await tools.store.standing(key)
-    kept = _kept(standing, place)
-    archived = phase_at(schedule, now) is Phase.ARCHIVED
-    slower = NONE if archived else await pacing.standing(tools, room, kept)
+    place = standing.place or Place(key)
+    schedule, kept = room.schedule_of(split(key)[1], place.occurrence), _kept(standing, place)
+    paced = room.pace if phase_at(schedule, now) is not Phase.ARCHIVED else None
+    slower = pace.settings(paced, state) if paced else NONE
     same = _View(room, key, kept, schedule, Overrides(), now).same_plan
     edit = kept.edit if kept.edit and kept.edit.holds_at(now) and same else None
     laid = Overrides(slower, edit, standing.holds)
@@ -307,8 +310,8 @@ async def watch(tools: Tools) -> None:
         key = by_channel.get(channel.id)
         if key and _ruled(tools, key) and _moved(channel, kept[key]):
             reasons[key] = "edited"
-    for key, reason in reasons.items():
-        await tools.inbox.mark(f"channel:{key}", reason, milliseconds(now))
+    at = milliseconds(now)
+    await asyncio.gather(*(tools.inbox.mark(f"channel:{k}", why, at) for k, why in reasons.items()))
 
 
 def _ruled(tools: Tools, key: str) -> bool:

@@ -13,6 +13,7 @@ from redis.asyncio import Redis
 
 from webhooks.events import BUCKET
 from worker.fence import Writer
+from worker.memory.shelf import PAGE
 from worker.policy import pace as law
 from worker.policy.pace import SILENCE, Minute, Pace, Reading, State
 from worker.subjects import milliseconds
@@ -93,16 +94,14 @@ class Chatter:
         """Have the receiver wake nobody for a chat."""
         await self._write(("DEL", f"{self._prefix}alarm:{channel}"))
 
-    async def state(self, channel: str) -> State:
-        """Return where the controller of a chat stands; at its base where nobody said."""
-        row: Any = await self._redis.get(f"{self._prefix}pace:{channel}")
-        return _state(row)
-
     async def states(self, channels: Sequence[str]) -> dict[str, State]:
-        """Return where the controllers of some chats stand, in one round trip."""
-        names = [f"{self._prefix}pace:{channel}" for channel in channels]
-        rows: list[Any] = await self._redis.mget(names) if names else []
-        return {channel: _state(row) for channel, row in zip(channels, rows, strict=True)}
+        """Return where the controllers of some chats stand; at its base where nobody said."""
+        found: dict[str, State] = {}
+        for n in range(0, len(channels), PAGE):
+            some = channels[n : n + PAGE]
+            rows: list[Any] = await self._redis.mget([f"{self._prefix}pace:{one}" for one in some])
+            found |= zip(some, map(_state, rows), strict=True)
+        return found
 
     async def save_state(self, channel: str, state: State) -> None:
         """Remember where the controller of a chat stands; nothing is kept of one at rest."""

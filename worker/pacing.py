@@ -45,13 +45,6 @@ async def ask(tools: Tools, room: Room, kept: Kept, now: datetime, *, archived: 
     return Asked(state, pace.settings(room.pace, state), look, heard)
 
 
-async def standing(tools: Tools, room: Room, kept: Kept) -> Settings:
-    """Return what a busy chat's pace is, as it was last asked for."""
-    if room.pace is None:
-        return Settings()
-    return pace.settings(room.pace, await tools.chatter.state(kept.id))
-
-
 async def keep(
     tools: Tools,
     key: str,

@@ -42,7 +42,7 @@ async def room(tools: Tools, claim: Claim, key: str) -> datetime | None:
         await provision(tools, found, part, anew=VERIFY in claim.reasons)
     except Missing as missing:
         await _gone(tools, key, place, missing)
-    held = await tools.store.stock(found.key) if found.plan else None
+    held = (await tools.store.stocks([found.key])).get(found.key) if found.plan else None
     return held.due if held else None
 
 

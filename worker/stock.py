@@ -32,7 +32,7 @@ async def hold_seats(tools: Tools, room: Room, key: str, *, found: bool) -> bool
     """
     if not (room.seats and room.plan):
         return False
-    before = await tools.store.stock(room.key)
+    before = (await tools.store.stocks([room.key])).get(room.key)
     if not stock.is_due(before, room.seats, tools.clock()):
         return False
     try:
@@ -91,7 +91,7 @@ async def _count(tools: Tools, room: Room, before: Stock | None) -> Sales:
     ]
     for one in rows:
         await tools.store.sold(room.key, one.user or "", one.created_at)
-    sold = len(await tools.store.buyers(room.key))
+    sold = len((await tools.store.buyers([room.key]))[room.key])
     mine = [one for one in rows if one.plan == room.plan]
     sales = Sales(sold, len(mine), shown)
     if before is None or before.at is None:

@@ -47,10 +47,7 @@ class Store(Members, Seats, Ways, Channels, Places, Renaming, Trail):
     async def count_members(self, room: str) -> int:
         """Return how many members are in a room by a grant, all its cohorts together."""
         keys = [key for key in await self.instances() if split(key)[0] == room]
-        async with self._redis.pipeline(transaction=False) as pipe:
-            for key in keys:
-                pipe.scard(f"{self._prefix}granted:{key}")
-            return sum(await pipe.execute())
+        return sum((await self.count_granted(keys)).values())
 
     async def team(self) -> frozenset[str] | None:
         """Return the account's admins; None while nobody has asked Whop yet."""

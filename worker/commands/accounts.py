@@ -135,10 +135,9 @@ def _unshown(known: Member, now: datetime) -> list[str]:
 
 
 async def _rooms(evidence: Evidence, view: _View, wanted: str | None) -> list[InRoom]:
-    return [
-        _in_room(view, room, key, await evidence.store.place(key))
-        for room, key in await _keys(evidence, view.known, wanted)
-    ]
+    rooms = await _keys(evidence, view.known, wanted)
+    places = await evidence.store.places([key for _, key in rooms])
+    return [_in_room(view, room, key, places.get(key)) for room, key in rooms]
 
 
 async def _keys(evidence: Evidence, known: Member, wanted: str | None) -> list[tuple[Room, str]]:

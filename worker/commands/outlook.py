@@ -9,10 +9,11 @@ from webhooks.inbox import Inbox, connect
 from worker.calendars.reading import read
 from worker.calendars.refresh import Calendars
 from worker.chatter import Chatter
-from worker.memory.channels import Kept
+from worker.memory.channels import Standing
 from worker.policy import pace
 from worker.policy.occurrences import Occurrence
 from worker.policy.overrides import Overrides
+from worker.policy.pace import State
 from worker.policy.rooms import Room, split
 from worker.policy.settings import Settings
 from worker.renames import as_it_is
@@ -66,8 +67,8 @@ async def standing(rules: Rules, redis_url: str) -> dict[str, Occurrence | None]
     redis = connect(redis_url)
     try:
         store = Store(redis, Inbox(redis, rules.account).prefix)
-        places = {key: await store.place(key) for key in await store.instances()}
-        return {k: place.occurrence for k, place in places.items() if place and not place.archived}
+        places = await store.places()
+        return {key: one.occurrence for key, one in places.items() if not one.archived}
     finally:
         await redis.aclose()
 
@@ -93,18 +94,18 @@ async def _read_now(room: Room, now: datetime) -> Room:
 
 
 async def _overrides(rules: Rules, store: Store, chatter: Chatter) -> dict[str, Overrides]:
-    kept = await store.all_kept()
+    keys = await store.instances()
+    known = dict(zip(keys, await store.standing(*keys), strict=True))
+    states = await chatter.states([one.kept.id for one in known.values() if one.kept])
     return {
-        key: await laid(rules.room(split(key)[0]), key, one, store, chatter)
-        for key, one in kept.items()
+        key: laid(rules.room(split(key)[0]), one, states.get(one.kept.id, State()))
+        for key, one in known.items()
+        if one.kept
     }
 
 
-async def laid(
-    room: Room | None, key: str, kept: Kept | None, store: Store, chatter: Chatter
-) -> Overrides:
-    """Return what lies on the plan of a room as it exists."""
-    slower = Settings()
-    if room and room.pace and kept:
-        slower = pace.settings(room.pace, await chatter.state(kept.id))
-    return Overrides(slower, kept.edit if kept else None, await store.holds(key))
+def laid(room: Room | None, standing: Standing, state: State) -> Overrides:
+    """Return what lies on the plan of a room as it exists, where its chat's controller is so."""
+    kept = standing.kept
+    slower = pace.settings(room.pace, state) if room and room.pace and kept else Settings()
+    return Overrides(slower, kept.edit if kept else None, standing.holds)

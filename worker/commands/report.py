@@ -21,6 +21,7 @@ from worker.commands.outlook import dated, laid
 from worker.memory.places import Place
 from worker.policy import pace, refunds, ways
 from worker.policy.overrides import Hold, Overrides
+from worker.policy.pace import State
 from worker.policy.rooms import Room, split
 from worker.policy.schedule import changes_after, next_change, phase_at, settings_at
 from worker.policy.settings import Settings, changes, said
@@ -48,18 +49,18 @@ class Line:
     plan: str | None
     experience: str | None
     channel: str | None
-    members_granted: int | None
     seats: int | None
-    sold: int | None
-    over_the_seats: list[str]
     archived: bool
     held: list[dict[str, Any]]
     edited: dict[str, Any]
-    busy: dict[str, Any] | None
     settings: dict[str, Any]
     next_change: datetime | None
     next_settings: dict[str, Any] | None
     element: str | None
+    members_granted: int | None = None
+    sold: int | None = None
+    over_the_seats: list[str] = field(default_factory=list)
+    busy: dict[str, Any] | None = None
     brake: dict[str, Any] | None = None
     cohort_seats: int | None = None
     way: str | None = None
@@ -139,37 +140,46 @@ async def lines(rules: Rules, redis_url: str, now: datetime) -> tuple[list[Line]
 async def _lines(
     rules: Rules, store: Store, chatter: Chatter, brake: Brake, now: datetime
 ) -> list[Line]:
+    exist = await store.instances()
+    known = dict(zip(exist, await store.standing(*exist), strict=True))
+    slowed = await chatter.states(
+        [one.place.channel for one in known.values() if one.place and one.place.channel]
+    )
+    engaged, refused = await brake.engaged(), await store.refusals()
+    offered = await store.offered_in(exist)
+    granted = await store.count_granted([key for key in exist if split(key)[1]])
+    tickets = await store.buyers([room.key for room in rules.rooms if room.seats])
+    stocks = await store.stocks([room.key for room in rules.rooms if room.plan])
     lines = []
-    engaged = await brake.engaged()
-    refused, exist = await store.refusals(), await store.instances()
-    offered = await store.offered_in(exist) if exist else {}
-    for key in exist:
-        room, place = rules.room(split(key)[0]), await store.place(key)
-        if room and place:
-            granted = await store.count_granted(key) if room.cohort else None
-            buyers = await store.buyers(room.key) if room.seats else []
-            kept = await store.kept(key)
-            on_top = await laid(room, key, kept, store, chatter)
-            line = _line(room, key, place, on_top, now, granted=granted, buyers=buyers)
-            on = engaged.get(room.key)
-            busy = await _busy(room, place, chatter)
-            line = replace(line, busy=busy, brake=structs.asdict(on) if on else None)
-            way = ways.why_in_use(room.grant, refused, now) if room.cohort else None
-            seats = room.cohort.seats if room.cohort else None
-            waiting = offered.get(key, [])
-            stock = await store.stock(room.key) if room.plan else None
-            line = replace(line, stock=_stock(stock))
-            lines.append(replace(line, way=way, waiting=waiting, cohort_seats=seats or None))
+    for key, standing in known.items():
+        room, place = rules.room(split(key)[0]), standing.place
+        if not (room and place):
+            continue
+        state = slowed.get(place.channel or "", State())
+        line = _line(room, key, place, laid(room, standing, state), now)
+        on = engaged.get(room.key)
+        buyers = tickets.get(room.key, [])
+        lines.append(
+            replace(
+                line,
+                members_granted=granted.get(key, 0) if room.cohort else None,
+                cohort_seats=(room.cohort.seats or None) if room.cohort else None,
+                way=ways.why_in_use(room.grant, refused, now) if room.cohort else None,
+                waiting=offered.get(key, []),
+                sold=len(buyers) if room.seats else None,
+                over_the_seats=buyers[room.seats :] if room.seats else [],
+                stock=_stock(stocks.get(room.key)),
+                busy=_busy(room, place, state),
+                brake=structs.asdict(on) if on else None,
+            )
+        )
     order = {room.key: n for n, room in enumerate(rules.rooms)}
     return sorted(lines, key=lambda line: (order[line.room], _natural(line.cohort)))
 
 
-async def _busy(room: Room, place: Place, chatter: Chatter) -> dict[str, Any] | None:
+def _busy(room: Room, place: Place, state: State) -> dict[str, Any] | None:
     """Return how far a busy chat is slowed down, and what takes it down again; None at rest."""
-    if room.pace is None or place.channel is None or place.archived:
-        return None
-    state = await chatter.state(place.channel)
-    if not pace.cooldown(room.pace, state):
+    if room.pace is None or place.archived or not pace.cooldown(room.pace, state):
         return None
     return {
         "step": min(state.level, len(room.pace.steps)),
@@ -185,16 +195,8 @@ def _natural(cohort: str | None) -> tuple[int, str]:
     return (int(cohort), "") if cohort and cohort.isdigit() else (0, cohort or "")
 
 
-def _line(
-    room: Room,
-    key: str,
-    place: Place,
-    laid: Overrides,
-    now: datetime,
-    *,
-    granted: int | None,
-    buyers: list[str],
-) -> Line:
+def _line(room: Room, key: str, place: Place, laid: Overrides, now: datetime) -> Line:
+    """Return what a room's record, the rules and the time say of it."""
     schedule = room.schedule_of(split(key)[1], place.occurrence)
     coming = next_change(schedule, now, laid)
     edited = laid.edit.settings if laid.edit and laid.edit.holds_at(now) else Settings()
@@ -209,14 +211,10 @@ def _line(
         plan=place.plan,
         experience=place.experience,
         channel=place.channel,
-        members_granted=granted,
         seats=room.seats,
-        sold=len(buyers) if room.seats else None,
-        over_the_seats=buyers[room.seats :] if room.seats else [],
         archived=place.archived,
         held=[_held(hold) for hold in laid.holds_at(now)],
         edited=said(edited),
-        busy=None,
         settings=said(settings_at(schedule, now, laid)),
         next_change=coming.at if coming else None,
         next_settings=said(coming.settings) if coming else None,

@@ -213,10 +213,10 @@ async def mend(tools: Tools, differences: Sequence[Difference], console: Console
         await tools.store.doubt(sorted(forgotten))
         await recall(tools)
     now = milliseconds(tools.clock())
-    for one in (one for one in differences if one.cure is Cure.CONVERGE):
-        await tools.inbox.mark(one.subject, VERIFY, now)
-        if one.kind is Kind.ROOM_MISSING:
-            await tools.inbox.mark(one.subject, FIRST_PURCHASE, now)
+    to_do = [one for one in differences if one.cure is Cure.CONVERGE]
+    reasons = [(one.subject, VERIFY) for one in to_do]
+    reasons += [(one.subject, FIRST_PURCHASE) for one in to_do if one.kind is Kind.ROOM_MISSING]
+    await asyncio.gather(*(tools.inbox.mark(subject, why, now) for subject, why in reasons))
     wanted = set(await tools.subjects.due_by(tools.clock()))
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("putting it right", total=len(wanted))

@@ -22,9 +22,6 @@ LONGEST_HOLD: Final = timedelta(days=90)
 HOLDS: Final = 50
 """Holds that are kept of a room."""
 
-AT_ONCE: Final = 200
-"""Rooms that are read in one go: nobody waits for longer than that takes."""
-
 POSTED_LIFE: Final = timedelta(days=90)
 
 
@@ -87,19 +84,21 @@ class Channels(Places):
         return await self._read(f"kept:{instance}", Kept)
 
     async def standing(self, *instances: str) -> list[Standing]:
-        """Return what is remembered of some rooms, in one round trip however many they are."""
-        if not instances:
-            return []
-        async with self._redis.pipeline(transaction=False) as pipe:
-            kinds = ("room", "kept")
-            pipe.mget([f"{self._prefix}{kind}:{key}" for kind in kinds for key in instances])
-            for key in instances:
-                pipe.lrange(f"{self._prefix}holds:{key}", 0, -1)
-            values, *held = await pipe.execute()
-        places, kept = values[: len(instances)], values[len(instances) :]
+        """Return what is remembered of some rooms, in as few round trips as pages need."""
+        p = self._prefix
+        rows = await self._ask(
+            [
+                command
+                for key in instances
+                for command in (
+                    ("MGET", f"{p}room:{key}", f"{p}kept:{key}"),
+                    ("LRANGE", f"{p}holds:{key}", 0, -1),
+                )
+            ]
+        )
         return [
-            Standing(_read(PLACE, place), _read(_KEPT, channel), tuple(map(_HOLD.decode, rows)))
-            for place, channel, rows in zip(places, kept, held, strict=True)
+            Standing(_read(PLACE, place), _read(_KEPT, kept), tuple(map(_HOLD.decode, holds)))
+            for (place, kept), holds in zip(rows[::2], rows[1::2], strict=True)
         ]
 
     async def save_kept(self, instance: str, kept: Kept) -> None:
@@ -108,12 +107,9 @@ class Channels(Places):
 
     async def all_kept(self) -> dict[str, Kept]:
         """Return what is known of all channels, by their rooms' keys."""
-        keys, found = await self.instances(), dict[str, Kept]()
-        for n in range(0, len(keys), AT_ONCE):
-            some = keys[n : n + AT_ONCE]
-            values = await self._redis.mget([f"{self._prefix}kept:{key}" for key in some])
-            found |= {k: _KEPT.decode(v) for k, v in zip(some, values, strict=True) if v}
-        return found
+        keys = await self.instances()
+        rows = await self._ask([("GET", f"{self._prefix}kept:{key}") for key in keys])
+        return {key: _KEPT.decode(row) for key, row in zip(keys, rows, strict=True) if row}
 
     async def holds(self, instance: str) -> tuple[Hold, ...]:
         """Return what people said of a room, what is over by now too."""

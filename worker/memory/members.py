@@ -5,9 +5,9 @@ granted:{instance}  set: users who are in by a grant
 holders             hash: membership -> the user who has it, as far as it was seen
 """
 
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import msgspec
 from redis.asyncio import Redis
@@ -144,9 +144,10 @@ class Members(Watermark):
         had = {id_: row.decode() for id_, row in zip(memberships, before, strict=True) if row}
         return {id_: other for id_, other in had.items() if other != user}
 
-    async def count_granted(self, instance: str) -> int:
-        """Return how many members are in a room by a grant."""
-        return await cast("Awaitable[int]", self._redis.scard(f"{self._prefix}granted:{instance}"))
+    async def count_granted(self, instances: Sequence[str]) -> dict[str, int]:
+        """Return, by room, how many members are in it by a grant."""
+        rows = await self._ask([("SCARD", f"{self._prefix}granted:{key}") for key in instances])
+        return dict(zip(instances, rows, strict=True))
 
     async def remember_grant(self, user: str, member: Member, room: str, grant: Grant) -> None:
         """Remember a member with a grant of which the record was lost, and its seat."""

@@ -8,7 +8,7 @@ recalled            set: rooms of which all that Whop has of ours is known here
 """
 
 from collections.abc import Awaitable, Sequence
-from typing import Any, Final, cast
+from typing import Final, cast
 
 import msgspec
 
@@ -54,6 +54,12 @@ class Places(Shelf):
         """Return a room as it exists on Whop, if Usher knows it."""
         return await self._read(f"room:{instance}", Place)
 
+    async def places(self, instances: Sequence[str] | None = None) -> dict[str, Place]:
+        """Return those of some rooms, or of all, that Usher knows, as they exist on Whop."""
+        keys = await self.instances() if instances is None else instances
+        rows = await self._ask([("GET", f"{self._prefix}room:{key}") for key in keys])
+        return {key: PLACE.decode(row) for key, row in zip(keys, rows, strict=True) if row}
+
     async def save_place(self, instance: str, place: Place) -> None:
         """Remember a room, after each step of its making."""
         hidden = ("HSET", f"{self._prefix}hidden", place.product, instance)
@@ -80,10 +86,8 @@ class Places(Shelf):
 
     async def experiences(self, *, but: str) -> frozenset[str]:
         """Return the chats of all rooms but one."""
-        names = [f"{self._prefix}room:{key}" for key in await self.instances() if key != but]
-        values: list[Any] = await self._redis.mget(names) if names else []
-        places = [msgspec.json.decode(value, type=Place) for value in values if value]
-        return frozenset(place.experience for place in places if place.experience)
+        places = await self.places()
+        return frozenset(p.experience for key, p in places.items() if key != but and p.experience)
 
     async def hidden(self, products: Sequence[str]) -> dict[str, Hidden]:
         """Return which of these products were made for cohorts of ours, and for which."""
@@ -91,10 +95,11 @@ class Places(Shelf):
             return {}
         name = f"{self._prefix}hidden"
         rows = await cast("Awaitable[list[bytes | None]]", self._redis.hmget(name, list(products)))
+        keys = {p: row.decode() for p, row in zip(products, rows, strict=True) if row}
+        places = await self.places(list(keys.values()))
         found: dict[str, Hidden] = {}
-        for product, row in zip(products, rows, strict=True):
-            room, cohort = split(row.decode()) if row else ("", None)
-            place = await self.place(row.decode()) if row else None
+        for product, key in keys.items():
+            (room, cohort), place = split(key), places.get(key)
             if cohort and place and place.product == product:
                 found[product] = Hidden(room, cohort, product, place.plan)
         return found

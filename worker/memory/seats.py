@@ -6,9 +6,9 @@ sold:{room}         sorted set: user -> when they bought a ticket (ms), where se
 stock:{room}        Stock: what is known of the stock of the room's plan
 """
 
-from collections.abc import Awaitable
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Final, cast
+from typing import Final
 
 import msgspec
 from redis.asyncio import Redis
@@ -105,19 +105,21 @@ class Seats(Shelf):
         """Pass a seat on to another user who has none; says whether there was one to pass on."""
         return bool(await self._move(keys=[f"{self._prefix}seats:{room}"], args=[before, after]))
 
-    async def seats(self, room: str) -> dict[str, str]:
-        """Return who has a seat in which cohort of a room."""
-        rows = await cast(
-            "Awaitable[dict[bytes, bytes]]", self._redis.hgetall(f"{self._prefix}seats:{room}")
-        )
-        return {user.decode(): cohort.decode() for user, cohort in rows.items()}
+    async def seats(self, rooms: Sequence[str]) -> dict[str, dict[str, str]]:
+        """Return, by room, who has a seat in which of its cohorts."""
+        rows = await self._ask([("HGETALL", f"{self._prefix}seats:{room}") for room in rooms])
+        return {
+            room: {user.decode(): cohort.decode() for user, cohort in seats.items()}
+            for room, seats in zip(rooms, rows, strict=True)
+        }
 
-    async def filled(self, room: str) -> dict[str, int]:
-        """Return how many seats were given in each cohort of a room."""
-        rows = await cast(
-            "Awaitable[dict[bytes, bytes]]", self._redis.hgetall(f"{self._prefix}filled:{room}")
-        )
-        return {key.decode(): int(n) for key, n in rows.items() if key != b"last"}
+    async def filled(self, rooms: Sequence[str]) -> dict[str, dict[str, int]]:
+        """Return, by room, how many seats were given in each of its cohorts."""
+        rows = await self._ask([("HGETALL", f"{self._prefix}filled:{room}") for room in rooms])
+        return {
+            room: {key.decode(): int(n) for key, n in given.items() if key != b"last"}
+            for room, given in zip(rooms, rows, strict=True)
+        }
 
     async def fill(self, room: str, cohort: str) -> None:
         """Have a room by seats go on filling with a cohort, or a later one."""
@@ -138,16 +140,18 @@ class Seats(Shelf):
         changed, count = await self._write(has, ("ZCARD", name))
         return count if changed and at else 0
 
-    async def buyers(self, room: str) -> list[str]:
-        """Return who has a ticket for a room, in the order in which they bought."""
-        users: list[bytes] = await self._redis.zrange(f"{self._prefix}sold:{room}", 0, -1)
-        return [user.decode() for user in users]
+    async def buyers(self, rooms: Sequence[str]) -> dict[str, list[str]]:
+        """Return, by room, who has a ticket for it, in the order in which they bought."""
+        rows = await self._ask([("ZRANGE", f"{self._prefix}sold:{room}", 0, -1) for room in rooms])
+        return {
+            room: [user.decode() for user in users] for room, users in zip(rooms, rows, strict=True)
+        }
 
-    async def stock(self, room: str) -> Stock | None:
-        """Return what is known of the stock of a room's plan, all its dates together."""
-        value = await self._redis.get(f"{self._prefix}stock:{room}")
-        known = None if value is None else _STOCK.decode(value)
-        return Stock(known) if isinstance(known, int) else known
+    async def stocks(self, rooms: Sequence[str]) -> dict[str, Stock]:
+        """Return what is known of the stock of rooms' plans, all dates of each together."""
+        rows = await self._ask([("GET", f"{self._prefix}stock:{room}") for room in rooms])
+        known = {r: _STOCK.decode(row) for r, row in zip(rooms, rows, strict=True) if row}
+        return {r: Stock(one) if isinstance(one, int) else one for r, one in known.items()}
 
     async def save_stock(self, room: str, stock: Stock) -> None:
         """Remember what is known of the stock of a room's plan."""

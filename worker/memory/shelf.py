@@ -1,6 +1,7 @@
 """Where the parts of the memory lie: one Redis, under one prefix."""
 
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Any, Final, TypeVar
 
 import msgspec
 from redis.asyncio import Redis
@@ -8,6 +9,9 @@ from redis.asyncio import Redis
 from worker.fence import Script, Writer
 
 T = TypeVar("T")
+
+PAGE: Final = 500
+"""Commands that share a round trip: nobody else waits for longer than Redis takes for so many."""
 
 
 class Shelf:
@@ -24,6 +28,16 @@ class Shelf:
     async def _read(self, key: str, kind: type[T]) -> T | None:
         value: Any = await self._redis.get(self._prefix + key)
         return None if value is None else msgspec.json.decode(value, type=kind)
+
+    async def _ask(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """Return the answers to commands that only read, in as few round trips as pages need."""
+        answers: list[Any] = []
+        for n in range(0, len(commands), PAGE):
+            async with self._redis.pipeline(transaction=False) as pipe:
+                for command in commands[n : n + PAGE]:
+                    pipe.execute_command(*command)
+                answers += await pipe.execute()
+        return answers
 
     def _script(self, lua: str) -> Script:
         return Script(self._redis, lua)

@@ -56,10 +56,7 @@ class Ways(Shelf):
 
     async def offered_in(self, instances: Sequence[str]) -> dict[str, list[str]]:
         """Return, by room, who was offered a seat and has not taken it."""
-        async with self._redis.pipeline(transaction=False) as pipe:
-            for instance in instances:
-                pipe.smembers(f"{self._prefix}offered:{instance}")
-            rows = await pipe.execute()
+        rows = await self._ask([("SMEMBERS", f"{self._prefix}offered:{key}") for key in instances])
         return {
             instance: sorted(user.decode() for user in users)
             for instance, users in zip(instances, rows, strict=True)

@@ -162,7 +162,8 @@ class _Members:
         self.team = await store.team() or frozenset()
         self.recalled = await store.recalled()
         self.refused = await store.refusals()
-        seats = {room.key: await store.seats(room.key) for room in self.divided}
+        divided = [room.key for room in self.divided]
+        seats, filled = await store.seats(divided), await store.filled(divided)
         self.buyers = await self._buyers()
         known = {user for taken in seats.values() for user in taken}
         known |= {user for users in self.buyers.values() for user in users}
@@ -171,20 +172,18 @@ class _Members:
         for n in range(0, len(users), BATCH):
             found += await self._some(users[n : n + BATCH])
         if not only:
-            found += await self._seats(seats, found)
+            found += self._seats(seats, filled, found)
             found += self._oversold() + self._overfull(seats)
         return found
 
     async def _buyers(self) -> dict[str, set[str]]:
         """Return who is known to have a ticket, for the rooms whose tickets were counted."""
-        store, buyers = self.tools.store, {}
-        keys = await store.instances() if self.counted else []
-        places = {key: await store.place(key) for key in keys}
-        for room in self.counted:
-            mine = [place for key, place in places.items() if split(key)[0] == room.key]
-            if any(place and place.counted for place in mine):
-                buyers[room.key] = set(await store.buyers(room.key))
-        return buyers
+        if not self.counted:
+            return {}
+        places = await self.tools.store.places()
+        counted = {split(key)[0] for key, place in places.items() if place.counted}
+        rooms = [room.key for room in self.counted if room.key in counted]
+        return {room: set(users) for room, users in (await self.tools.store.buyers(rooms)).items()}
 
     async def _some(self, users: Sequence[str]) -> list[Difference]:
         known = await self.tools.store.members(users)
@@ -267,8 +266,11 @@ class _Members:
                 found.append(Difference(Kind.TICKET, subject, why, room=room.key, user=user))
         return found
 
-    async def _seats(
-        self, seats: Mapping[str, Mapping[str, str]], found: Sequence[Difference]
+    def _seats(
+        self,
+        seats: Mapping[str, Mapping[str, str]],
+        counted: Mapping[str, Mapping[str, int]],
+        found: Sequence[Difference],
     ) -> list[Difference]:
         """Compare the count of the seats with the seats, cohort by cohort."""
         lost = []
@@ -277,7 +279,7 @@ class _Members:
                 one.cure is Cure.RECALL and split(one.room or "")[0] == room.key for one in found
             ):
                 continue  # it comes with the grants
-            filled, taken = await self.tools.store.filled(room.key), seats[room.key]
+            filled, taken = counted[room.key], seats[room.key]
             for cohort in sorted({*taken.values(), *filled}):
                 given = sum(1 for one in taken.values() if one == cohort)
                 if given > filled.get(cohort, 0):
@@ -336,7 +338,7 @@ def _stale(member: Member, rows: Sequence[Membership], began: datetime) -> bool:
 
 async def _unopened(tools: Tools, rooms: Sequence[Room], census: Census) -> list[Difference]:
     """Return the rooms that wait for their first buyer, and have one."""
-    now, found = tools.clock(), []
+    now, wanted = tools.clock(), list[str]()
     for room in rooms:
         over = room.one_room_per == "series" and phase_at(room.schedule, now) is Phase.ARCHIVED
         if over or not room.waits:
@@ -348,11 +350,13 @@ async def _unopened(tools: Tools, rooms: Sequence[Room], census: Census) -> list
             if m.status in ENTITLING and m.product in room.products
         ]
         key = room.bought_key(max(bought), now) if bought else None
-        place = await tools.store.place(key) if key else None
-        if key and not (place and place.ready):
-            why = "somebody has bought it, and it does not exist"
-            found.append(Difference(Kind.ROOM_MISSING, f"room:{key}", why, key))
-    return found
+        if key:
+            wanted.append(key)
+    ready = {key for key, one in (await tools.store.places(wanted)).items() if one.ready}
+    why = "somebody has bought it, and it does not exist"
+    return [
+        Difference(Kind.ROOM_MISSING, f"room:{key}", why, key) for key in wanted if key not in ready
+    ]
 
 
 MISSED: Final = timedelta(hours=24, minutes=30)

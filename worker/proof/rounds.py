@@ -1,7 +1,7 @@
 """The rounds: every room as it stands on Whop, beside what the rules and the time want of it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from worker.channels import differences
 from worker.memory.places import Place
@@ -31,10 +31,10 @@ async def look(tools: Tools, rooms: Sequence[Room], only: str | None, *, deep: b
     """Look at the rooms' products; with `deep`, at their chats and channels too."""
     seen, by_key = Rounds(), {room.key: room for room in rooms}
     places = {}
-    for key in await tools.store.instances():
-        room, place = by_key.get(split(key)[0]), await tools.store.place(key)
+    for key, place in (await tools.store.places()).items():
+        room = by_key.get(split(key)[0])
         apart = room and (room.divided if split(key)[1] else bool(room.cohort))
-        if place and bool(apart) == (split(key)[1] is not None) and room:
+        if bool(apart) == (split(key)[1] is not None) and room:
             places[key] = place
     await _products(tools, rooms, places, seen)
     if deep:
@@ -89,6 +89,10 @@ class _Look:
         if wanted:
             self.chats = await self.tools.whop.chats()
             self.channels = {one.id: one async for one in self.tools.whop.channels()}
+            known = await self.tools.store.standing(*wanted)
+            self.standing = dict(zip(wanted, known, strict=True))
+            ids = [self.places[key].channel or "" for key in wanted]
+            self.states = await self.tools.chatter.states(ids)
         for key in wanted:
             await self.one(self.rooms[split(key)[0]], key, self.places[key])
         for room in self.rooms.values():
@@ -132,7 +136,7 @@ class _Look:
             self.wrong(Kind.RENAMED, key, why, place.experience)
         self.attached(room, key, place, chat, archived=archived)
         await self.doubled(key, place)
-        await self.channel(room, key, place)
+        self.channel(room, key, place)
 
     async def chat(self, place: Place) -> Experience | None:
         try:
@@ -171,13 +175,15 @@ class _Look:
                 why = f"a second chat of this name, {other.id}, is open to buyers; delete one"
                 self.seen.differences.append(_person(Kind.DOUBLED, key, why, other.id))
 
-    async def channel(self, room: Room, key: str, place: Place) -> None:
+    def channel(self, room: Room, key: str, place: Place) -> None:
         shown: Channel | None = self.channels.get(place.channel or "")
         if shown is None:
             why = f"its channel {place.channel} is not on Whop; look there what became of it"
             self.seen.differences.append(_person(Kind.ROOM_GONE, key, why, place.channel))
             return
-        differ = await differences(self.tools, room, key, place, shown)
+        standing = replace(self.standing[key], place=place)
+        state, now = self.states[shown.id], self.tools.clock()
+        differ = differences(room, key, standing, state, shown, now=now)
         if differ:
             why = f"should have {words(differ)}"
             self.seen.differences.append(
